@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` shows the main job, `make test` tests it.
+# Needs Python 3.11 or newer, make and git; the rest is installed into .venv, hash-checked.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+REAL   := build/real-evidence
+
+.PHONY: demo test check format lint types bench clean install lock openapi
+
+install: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Real H100 evidence, published by NVIDIA inside a wheel: fetched by name and hash, read as data, never installed.
+$(REAL)/.ready: $(READY) fixtures/real-evidence.lock
+	@mkdir -p $(REAL)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -r fixtures/real-evidence.lock -d $(REAL)
+	@touch $@
+
+demo: $(READY) $(REAL)/.ready
+	@$(BIN)/orchestrator demo --real-evidence $(REAL) $(if $(STAY),--stay)
+
+test: $(READY) $(REAL)/.ready
+	$(BIN)/python -m pytest -n auto
+
+format: $(READY)
+	$(BIN)/ruff format --check .
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: format lint types test
+
+bench: $(READY) $(REAL)/.ready
+	$(BIN)/python -m tests.benchmarks
+
+# The lock names hashes and no index; it is resolved for every platform that pyproject.toml allows.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

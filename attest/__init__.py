@@ -1,0 +1,1 @@
+"""Verify and appraise attestation evidence (RFC 9334: the Verifier). Knows no network, no database, no clock."""

@@ -1,0 +1,61 @@
+"""
+Evidence: what a node says about itself, before anyone believes it.
+
+Values and their wire form; no crypto, no I/O. `attest.containers` reads the other forms that are met in the wild.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from typing import NewType
+
+import rfc8785
+
+Nonce = NewType("Nonce", bytes)
+
+FORMAT = "workermanager/evidence-v1"
+NONCE_BYTES = 32
+BUNDLE_BYTES_MAX = 1 << 20
+DEVICES_MAX = 32
+PAYLOAD_BYTES_MAX = 64 << 10
+CERTIFICATES_BYTES_MAX = 32 << 10
+
+NVIDIA = "nvidia"  # SPDM reports of NVIDIA GPUs and switches; which of them, the certificates say
+INTEL_TDX = "intel-tdx"
+AMD_SNP = "amd-snp"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One device's signed report, and the certificates it handed over with it."""
+
+    kind: str  # which verifier reads it
+    payload: bytes  # the very bytes the device signed; never decoded and encoded again
+    certificates: bytes = b""  # PEM, device-supplied, untrusted until chained to a pinned root
+
+
+Bundle = tuple[Evidence, ...]
+
+
+def dumps(bundle: Bundle) -> bytes:
+    """Our own wire form: canonical JSON (RFC 8785), so that equal bundles are equal bytes."""
+    return rfc8785.dumps(
+        {
+            "format": FORMAT,
+            "evidence": [
+                {
+                    "kind": e.kind,
+                    "payload": base64.b64encode(e.payload).decode(),
+                    "certificates": base64.b64encode(e.certificates).decode(),
+                }
+                for e in bundle
+            ],
+        }
+    )
+
+
+def digest(bundle: Bundle) -> str:
+    """SHA-256 of the wire form, lower hex: the name of this evidence in verdicts and logs."""
+    return hashlib.sha256(dumps(bundle)).hexdigest()

@@ -1,0 +1,360 @@
+"""
+The catalogue of reason codes: why evidence was not believed, or believed and not liked.
+
+A code never changes its meaning and is never used again for another: operators write alerts on them. Each says at
+which stage it arises, whose fault it is (which decides between "the node is out" and "ask again later") and what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """The step of verification at which a reason arises, in the order in which they run."""
+
+    PARSE = "parse"
+    CHAIN = "chain"
+    SIGNATURE = "signature"
+    FRESHNESS = "freshness"
+    REFERENCE = "reference-values"
+    BUNDLE = "bundle"
+    BINDING = "binding"
+    APPRAISE = "appraise"
+
+
+class Fault(StrEnum):
+    """Whose fault it is. The node's: its trust ends. The collateral's: we could not decide, and ask again."""
+
+    NODE = "node"
+    COLLATERAL = "collateral"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One way to be refused. `code` is stable; `meaning` and `remedy` are sentences for people."""
+
+    code: str
+    stage: Stage
+    meaning: str
+    remedy: str
+    fault: Fault = Fault.NODE
+
+
+CATALOGUE: dict[str, Reason] = {}
+
+
+def _reason(code: str, stage: Stage, meaning: str, remedy: str, fault: Fault = Fault.NODE) -> Reason:
+    if code in CATALOGUE:
+        raise ValueError(f"the reason code {code!r} is taken")
+    CATALOGUE[code] = Reason(code, stage, meaning, remedy, fault)
+    return CATALOGUE[code]
+
+
+_COLLECT_AGAIN = "Collect the evidence again on the node with `nodeprobe collect` and send it unchanged."
+_NOT_GENUINE = (
+    "Treat the node as hostile until explained: genuine hardware does not produce this. Collect again; if it "
+    "persists, take the node out and ask the vendor."
+)
+
+# --- parse ------------------------------------------------------------------------------------------------------------
+EVIDENCE_TOO_LARGE = _reason(
+    "evidence-too-large",
+    Stage.PARSE,
+    "The evidence, or one part of it, is larger than any genuine one.",
+    "Send the evidence of one node only, at most 1 MiB and 32 devices.",
+)
+EVIDENCE_MALFORMED = _reason(
+    "evidence-malformed", Stage.PARSE, "The container of the evidence does not parse.", _COLLECT_AGAIN
+)
+EVIDENCE_EMPTY = _reason(
+    "evidence-empty",
+    Stage.PARSE,
+    "The evidence names no device.",
+    "Check with `nodeprobe show` that the node has GPUs in confidential-computing mode, then collect again.",
+)
+KIND_UNSUPPORTED = _reason(
+    "kind-unsupported",
+    Stage.PARSE,
+    "No installed verifier reads this kind of evidence.",
+    "Install a distribution that offers an `attest.verifiers` entry point for it, or leave this device out.",
+)
+DEVICE_CLASS_UNSUPPORTED = _reason(
+    "device-class-unsupported",
+    Stage.CHAIN,
+    "The certificates are of an NVIDIA device class that this version does not verify yet.",
+    "Only Hopper GPUs (GH100) are verified by this version.",
+)
+REPORT_MALFORMED = _reason(
+    "report-malformed",
+    Stage.PARSE,
+    "The report breaks the layout of an SPDM 1.1 MEASUREMENTS exchange.",
+    "Cut the report to the length that the driver gives (`attestationReportSize`), and send it unchanged.",
+)
+REPORT_FIELD_MISSING = _reason(
+    "report-field-missing",
+    Stage.PARSE,
+    "The report lacks a field that its verification needs.",
+    "Update the driver: production drivers for confidential computing report it.",
+)
+CERTIFICATES_MALFORMED = _reason(
+    "certificates-malformed", Stage.PARSE, "The certificate chain does not parse as PEM.", _COLLECT_AGAIN
+)
+
+# --- chain ------------------------------------------------------------------------------------------------------------
+CHAIN_LENGTH = _reason(
+    "chain-length",
+    Stage.CHAIN,
+    "The device chain is not exactly five certificates: attestation key, device, provisioner, identity, root.",
+    "Send the whole attestation certificate chain as the driver gives it.",
+)
+CHAIN_DUPLICATE = _reason(
+    "chain-duplicate", Stage.CHAIN, "A certificate stands twice in the device chain.", _NOT_GENUINE
+)
+CHAIN_LINK = _reason(
+    "chain-link",
+    Stage.CHAIN,
+    "A certificate was not issued by the next one in the chain.",
+    "Send the chain of the very device that made the report, leaf first; if it is, treat the node as hostile.",
+)
+CHAIN_ROOT = _reason(
+    "chain-root",
+    Stage.CHAIN,
+    "The chain does not end at a pinned root.",
+    "Genuine NVIDIA devices chain to NVIDIA's device root. An emulated node needs its root named by --trust-root.",
+)
+CHAIN_PROFILE = _reason(
+    "chain-profile",
+    Stage.CHAIN,
+    "A certificate is not what its place in the chain demands (key, algorithm, CA flag, key usage, name).",
+    _NOT_GENUINE,
+)
+CHAIN_CLASS = _reason(
+    "chain-class",
+    Stage.CHAIN,
+    "The names in the chain do not belong to one class of NVIDIA device.",
+    "Send the chain of the very device that made the report.",
+)
+CHAIN_TIME = _reason(
+    "chain-time",
+    Stage.CHAIN,
+    "A certificate of the device chain is not valid at this time.",
+    "Check the verifier's clock, and the time given with --at.",
+)
+
+# --- signature --------------------------------------------------------------------------------------------------------
+REPORT_SIGNATURE = _reason(
+    "report-signature",
+    Stage.SIGNATURE,
+    "The report was not signed by the key of its certificate, or was changed since.",
+    "Send report and chain of the same device, unchanged; if they are, treat the node as hostile.",
+)
+FWID_MISMATCH = _reason(
+    "fwid-mismatch",
+    Stage.SIGNATURE,
+    "The report comes from other firmware than its certificate endorses.",
+    "Power-cycle the GPU so that report and certificate are of the same boot, then collect again.",
+)
+FWID_MALFORMED = _reason(
+    "fwid-malformed",
+    Stage.SIGNATURE,
+    "The firmware identity in the attestation certificate is missing or malformed.",
+    _NOT_GENUINE,
+)
+
+# --- freshness --------------------------------------------------------------------------------------------------------
+NONCE_MISMATCH = _reason(
+    "nonce-mismatch",
+    Stage.FRESHNESS,
+    "The evidence answers another challenge: it is old, or somebody else's.",
+    "Ask for a new challenge and collect evidence for it; do not store or share evidence between nodes.",
+)
+NONCE_NOT_GIVEN = _reason(
+    "nonce-not-given",
+    Stage.FRESHNESS,
+    "No challenge was given to compare with, so nothing shows that the evidence is fresh.",
+    "Give the challenge with --nonce, or use a policy whose `nonce` is `optional`.",
+)
+
+# --- reference values -------------------------------------------------------------------------------------------------
+RIM_ID_MALFORMED = _reason(
+    "rim-id-malformed",
+    Stage.REFERENCE,
+    "The versions in the report make no valid name of a reference manifest (RIM).",
+    "Update driver and VBIOS to released versions.",
+)
+RIM_UNAVAILABLE = _reason(
+    "rim-unavailable",
+    Stage.REFERENCE,
+    "A reference manifest (RIM) that the verification needs is not at hand.",
+    "Put the named RIM into the --collateral folder, as `<RIM id>.xml` or under any name.",
+    Fault.COLLATERAL,
+)
+RIM_TOO_LARGE = _reason(
+    "rim-too-large",
+    Stage.REFERENCE,
+    "The RIM is larger than any genuine one.",
+    "Fetch the RIM again.",
+    Fault.COLLATERAL,
+)
+RIM_MALFORMED = _reason(
+    "rim-malformed",
+    Stage.REFERENCE,
+    "The RIM breaks the strict profile of a signed SWID tag.",
+    "Fetch the RIM again from its publisher; do not format or edit it.",
+    Fault.COLLATERAL,
+)
+RIM_DIGEST = _reason(
+    "rim-digest",
+    Stage.REFERENCE,
+    "The content of the RIM was changed after it was signed.",
+    "Fetch the RIM again from its publisher; do not format or edit it.",
+    Fault.COLLATERAL,
+)
+RIM_SIGNATURE = _reason(
+    "rim-signature",
+    Stage.REFERENCE,
+    "The signature of the RIM does not hold.",
+    "Fetch the RIM again from its publisher; do not format or edit it.",
+    Fault.COLLATERAL,
+)
+RIM_CHAIN = _reason(
+    "rim-chain",
+    Stage.REFERENCE,
+    "The signer of the RIM does not chain to a pinned RIM root.",
+    "Fetch the RIM again from its publisher. An emulated node's RIM root must be named by --trust-root.",
+    Fault.COLLATERAL,
+)
+RIM_TIME = _reason(
+    "rim-time",
+    Stage.REFERENCE,
+    "The certificates of the RIM's signer are not valid yet at this time.",
+    "Check the verifier's clock, and the time given with --at.",
+    Fault.COLLATERAL,
+)
+RIM_BINDING = _reason(
+    "rim-binding",
+    Stage.REFERENCE,
+    "The RIM is for another product or version than the report's.",
+    "Name the RIM file after its own id, and fetch the one that the verification asks for.",
+    Fault.COLLATERAL,
+)
+RIM_CONFLICT = _reason(
+    "rim-conflict",
+    Stage.REFERENCE,
+    "Driver RIM and VBIOS RIM both claim the same measurement.",
+    "Fetch both RIMs again; if the conflict stays, report the pair of versions to the vendor.",
+    Fault.COLLATERAL,
+)
+NVDEC_STATUS = _reason(
+    "nvdec-status",
+    Stage.REFERENCE,
+    "The report does not say clearly whether measurement 35 counts (NVDEC0 status is neither 0x55 nor 0xAA).",
+    _NOT_GENUINE,
+)
+
+# --- bundle -----------------------------------------------------------------------------------------------------------
+DEVICE_DUPLICATE = _reason(
+    "device-duplicate",
+    Stage.BUNDLE,
+    "The same device stands in the evidence more than once.",
+    "Send each device of the node once.",
+)
+DEVICES_DIFFER = _reason(
+    "devices-differ",
+    Stage.BUNDLE,
+    "The GPUs of one node disagree about something that they must share (mode, driver, root).",
+    "Bring all GPUs of the node to the same mode and driver, then collect again.",
+)
+ROOTS_MIXED = _reason(
+    "roots-mixed",
+    Stage.BUNDLE,
+    "Device and RIM rest on roots of different origin, one a vendor's and one emulated.",
+    "Use a vendor's RIM for a vendor's device, and emulated ones together.",
+)
+
+# --- binding ----------------------------------------------------------------------------------------------------------
+BINDING_WEAK = _reason(
+    "binding-weak",
+    Stage.BINDING,
+    "The evidence commits to less of the worker's identity than the policy asks for.",
+    "Let `nodeprobe agent` attest: it binds address, wallet, worker key and TLS key to the evidence.",
+)
+
+# --- appraise ---------------------------------------------------------------------------------------------------------
+KIND_NOT_ACCEPTED = _reason(
+    "kind-not-accepted",
+    Stage.APPRAISE,
+    "The policy does not accept this kind of evidence.",
+    "Add it to `kinds` in the policy, or leave this device out.",
+)
+KIND_ABSENT = _reason(
+    "kind-absent",
+    Stage.APPRAISE,
+    "The policy requires a kind of device that the evidence does not contain.",
+    "Send the evidence of all devices of the node.",
+)
+DEVICE_COUNT = _reason(
+    "device-count",
+    Stage.APPRAISE,
+    "The evidence has fewer or more devices than the policy, or the worker type, says.",
+    "Send the evidence of every GPU once, and register the worker under the type that `nodeprobe show` prints.",
+)
+ROOT_NOT_ACCEPTED = _reason(
+    "root-not-accepted",
+    Stage.APPRAISE,
+    "The evidence is emulated: it rests on a root that is no vendor's, and the policy accepts vendors' only.",
+    "Attest with real hardware. For a trial, run the orchestrator with the policy `lab`.",
+)
+ARCHITECTURE_NOT_ACCEPTED = _reason(
+    "architecture-not-accepted",
+    Stage.APPRAISE,
+    "The policy does not accept this GPU architecture.",
+    "Add it to `nvidia.architectures` in the policy, or take the node out.",
+)
+DRIVER_TOO_OLD = _reason(
+    "driver-too-old",
+    Stage.APPRAISE,
+    "The driver is older than the policy allows.",
+    "Update the driver, reboot and attest again.",
+)
+VBIOS_NOT_ACCEPTED = _reason(
+    "vbios-not-accepted",
+    Stage.APPRAISE,
+    "The VBIOS is older than the policy allows.",
+    "Update the VBIOS, reboot and attest again.",
+)
+MODE_NOT_ACCEPTED = _reason(
+    "mode-not-accepted",
+    Stage.APPRAISE,
+    "The policy does not accept the confidential-computing mode of this GPU.",
+    "Set the mode that the policy names with the vendor's tools, reset the GPU and attest again.",
+)
+FWID_ABSENT = _reason(
+    "fwid-absent",
+    Stage.APPRAISE,
+    "The report names no firmware, so it cannot be compared with the certificate's.",
+    "Update the driver to 550 or newer.",
+)
+MEASUREMENTS_MISMATCH = _reason(
+    "measurements-mismatch",
+    Stage.APPRAISE,
+    "Firmware or driver state differs from the reference values, at the indices named.",
+    "Power-cycle the node, update driver and VBIOS to a released pair, and attest again. If a RIM was issued anew, "
+    "fetch it again. Index 9 alone usually means a stale RIM or a driver and VBIOS that do not belong together.",
+)
+RIM_EXPIRED = _reason(
+    "rim-expired",
+    Stage.APPRAISE,
+    "The RIM's signer expired longer ago than the policy allows.",
+    "Fetch the RIM again: the vendor signs them anew. Or allow it with `nvidia.rim_expired_days_max`.",
+    Fault.COLLATERAL,
+)
+REVOCATION_NOT_CHECKED = _reason(
+    "revocation-not-checked",
+    Stage.APPRAISE,
+    "Nobody asked whether the certificates were revoked, and the policy requires it.",
+    'This version cannot check revocation yet. A policy with `revocation = "optional"` accepts that openly.',
+    Fault.COLLATERAL,
+)
