@@ -92,7 +92,7 @@ def _verify_one(
 
 
 def gather(verifier: Verifier, evidence: Evidence, fetch: Fetch) -> Collateral:
-    """Fetch what the verifier asks for, round by round. What cannot be had stays out; the verifier says what follows."""
+    """Fetch what the verifier asks for, round by round. What cannot be had stays out: the verifier judges that."""
     have: dict[Need, Document] = {}
     tried: set[Need] = set()
     for _ in range(ROUNDS_MAX):

@@ -1,0 +1,106 @@
+"""
+Trust anchors: the roots that a chain may end at, as names and public keys.
+
+NVIDIA's are pinned here by key, not by certificate: NVIDIA publishes two certificates of the same device root, and a
+device hands over either. Facts from NVIDIA's published roots; the fingerprints are over the SubjectPublicKeyInfo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+ANCHORS_BYTES_MAX = 64 << 10
+_SUBJECT_DEVICE = "CN=NVIDIA Device Identity CA,O=NVIDIA"
+_SUBJECT_RIM = "CN=NVIDIA CoRIM signing Root CA,O=NVIDIA,C=US"
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One root: the subject that its children name as issuer (RFC 4514), and its P-384 key (SubjectPublicKeyInfo)."""
+
+    subject: str
+    spki: bytes
+
+    @property
+    def spki_sha256(self) -> str:
+        return hashlib.sha256(self.spki).hexdigest()
+
+    @property
+    def emulated(self) -> bool:
+        """Everything is, but what is pinned in this file."""
+        return self.spki_sha256 not in VENDOR_FINGERPRINTS
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate) -> Self:
+        return cls(certificate.subject.rfc4514_string(), spki_of(certificate.public_key()))
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """All roots to trust, by what they may vouch for."""
+
+    nvidia_device: tuple[Anchor, ...] = ()
+    nvidia_rim: tuple[Anchor, ...] = ()
+
+    def trusting(self, emulated: Anchors) -> Anchors:
+        """These, and a throw-away root beside them: for trials. Whatever rests on it is marked `emulated`."""
+        return Anchors(self.nvidia_device + emulated.nvidia_device, self.nvidia_rim + emulated.nvidia_rim)
+
+
+def spki_of(key: object) -> bytes:
+    """SubjectPublicKeyInfo of a P-384 key, DER. ValueError for any other key: no root of ours has one."""
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP384R1):
+        raise ValueError("the key of a root must be P-384")
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def load_emulated(pem: bytes) -> Anchors:
+    """
+    Roots of an emulator: PEM of exactly two self-issued certificates, device root first, RIM root second.
+
+    ValueError if it is anything else, or holds a vendor's root: those are built in and need no file.
+    """
+    if len(pem) > ANCHORS_BYTES_MAX:
+        raise ValueError(f"a file of roots has at most {ANCHORS_BYTES_MAX} bytes")
+    certificates = x509.load_pem_x509_certificates(pem)
+    if len(certificates) != 2:
+        raise ValueError(f"want two certificates (device root, RIM root), found {len(certificates)}")
+    if any(certificate.subject != certificate.issuer for certificate in certificates):
+        raise ValueError("a root must be self-issued")
+    device, rim = (Anchor.of(certificate) for certificate in certificates)
+    if not device.emulated or not rim.emulated:
+        raise ValueError("vendors' roots are built in; the file must hold an emulator's")
+    return Anchors(nvidia_device=(device,), nvidia_rim=(rim,))
+
+
+def _pinned(subject: str, point: str, spki_sha256: str) -> Anchor:
+    key = EllipticCurvePublicKey.from_encoded_point(SECP384R1(), bytes.fromhex(point))
+    anchor = Anchor(subject, spki_of(key))
+    if anchor.spki_sha256 != spki_sha256:
+        raise ValueError(f"the pinned key of {subject} does not have its pinned fingerprint")
+    return anchor
+
+
+NVIDIA_DEVICE_SPKI_SHA256 = "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4"
+NVIDIA_RIM_SPKI_SHA256 = "dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3"
+VENDOR_FINGERPRINTS = frozenset({NVIDIA_DEVICE_SPKI_SHA256, NVIDIA_RIM_SPKI_SHA256})
+
+NVIDIA_DEVICE = _pinned(
+    _SUBJECT_DEVICE,
+    "040e4c14a33bf8a5626658db4129607e4cbf4519c4412716f4d0d917c4978005bdeabeaefd57bc66082d718a4f8b6052e1516ee8a7c422b8"
+    "4de857071bb58fd395bea0cfa1c63ee7c80d6bd63901d91cbbd187d3857dc16b5cceaf238ff8c27dbd",
+    NVIDIA_DEVICE_SPKI_SHA256,
+)
+NVIDIA_RIM = _pinned(
+    _SUBJECT_RIM,
+    "04b840b28bdbcd33e230da57d4cf2065747030682d4717b4c2829d7641c1325139b74da831c2be3c779e7e2b65489566080e4ecd94021075"
+    "c57f15fedeb862c8f906ae8fddc7b12238597dbdf0fa56e78453833f6d0be43af3871a47f057584799",
+    NVIDIA_RIM_SPKI_SHA256,
+)
+VENDORS = Anchors(nvidia_device=(NVIDIA_DEVICE,), nvidia_rim=(NVIDIA_RIM,))

@@ -1,0 +1,103 @@
+"""
+Rules for the claims of an NVIDIA GPU, and the names of those claims.
+
+    architecture          "GH100", from the certificates
+    hwmodel, ueid         subject of the device certificate; attestation key serial, decimal
+    driver, vbios         versions, from the signed report
+    mode                  "spt" one GPU, "mpt" several, "ppcie" protected PCIe, "unstated" by drivers that do not say
+    fwid                  "match" | "absent": firmware named by report and certificate
+    rim_driver, rim_vbios "verified" | "missing": the reference manifests; their ids are rim_driver_id, rim_vbios_id
+    rim_expired_days      whole days since the first of the RIMs' certificates expired, rounded up; 0 if none has
+    measurements          "match" | "mismatch" | "incomplete"; `compared` says how many reference values were compared
+    mismatching_indices   RIM indices that differ
+    revocation            "not checked"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from attest import reasons
+from attest.claims import Claims
+from attest.policy import Asked, Policy
+from attest.reasons import Reason
+from attest.result import Finding
+
+FWID_SINCE_DRIVER = 550  # older drivers' reports have no firmware identity (spec: seen absent in 535.86.09 and 545.00)
+RIM_ROLES = ("driver", "vbios")
+
+
+def appraise_gpu(claims: Claims, policy: Policy, _now: datetime) -> Iterator[Finding]:
+    """Every rule of `policy.nvidia`, tried on one GPU."""
+    yield _architecture(claims, policy)
+    yield _mode(claims, policy)
+    yield _version(claims, "driver", policy.nvidia.driver_min, 10, reasons.DRIVER_TOO_OLD)
+    yield _version(claims, "vbios", policy.nvidia.vbios_min, 16, reasons.VBIOS_NOT_ACCEPTED)
+    yield _fwid(claims, policy)
+    for role in RIM_ROLES:
+        state, name = claims.values.get(f"rim_{role}"), str(claims.values.get(f"rim_{role}_id", "unnamed"))
+        yield _rule(claims, f"has the {role} RIM", reasons.RIM_UNAVAILABLE, state == "verified", str(state), name)
+    yield _rim_age(claims, policy)
+    yield _measurements(claims, policy)
+
+
+def _architecture(claims: Claims, policy: Policy) -> Finding:
+    found, allowed = claims.values.get("architecture"), policy.nvidia.architectures
+    wanted = " or ".join(sorted(allowed))
+    reason = reasons.ARCHITECTURE_NOT_ACCEPTED
+    return _rule(claims, "is of an accepted architecture", reason, found in allowed, str(found), wanted)
+
+
+def _mode(claims: Claims, policy: Policy) -> Finding:
+    found, allowed = claims.values.get("mode"), policy.nvidia.modes
+    wanted = " or ".join(sorted(allowed))
+    return _rule(claims, "is in an accepted mode", reasons.MODE_NOT_ACCEPTED, found in allowed, str(found), wanted)
+
+
+def _version(claims: Claims, claim: str, minimum: str | None, base: int, reason: Reason) -> Finding:
+    found = str(claims.values.get(claim, ""))
+    holds = bool(found) and (minimum is None or _reaches(found, minimum, base))
+    return _rule(claims, f"names a {claim} version that is new enough", reason, holds, found, minimum or "any")
+
+
+def _reaches(found: str, minimum: str, base: int) -> bool:
+    try:
+        return [int(part, base) for part in found.split(".")] >= [int(part, base) for part in minimum.split(".")]
+    except ValueError:
+        return False  # a version that is no number is not known to be new enough
+
+
+def _fwid(claims: Claims, policy: Policy) -> Finding:
+    found = claims.values.get("fwid")
+    old = not _reaches(str(claims.values.get("driver", "")), str(FWID_SINCE_DRIVER), 10)
+    excused = found == "absent" and old and policy.nvidia.fwid is Asked.OPTIONAL
+    rule = "runs the firmware that its certificate endorses"
+    return _rule(claims, rule, reasons.FWID_ABSENT, found == "match" or excused, str(found), "match")
+
+
+def _rim_age(claims: Claims, policy: Policy) -> Finding:
+    days, most = claims.values.get("rim_expired_days"), policy.nvidia.rim_expired_days_max
+    holds = type(days) is int and days <= most
+    return _rule(claims, "has unexpired RIMs", reasons.RIM_EXPIRED, holds, f"{days} days ago", f"at most {most}")
+
+
+def _measurements(claims: Claims, policy: Policy) -> Finding:
+    state = claims.values.get("measurements")
+    differing = claims.values.get("mismatching_indices")
+    tolerated = (
+        isinstance(differing, tuple)
+        and bool(differing)
+        and policy.nvidia.allowed_mismatching_indices.issuperset(differing)
+    )
+    if state == "incomplete" and differing == ():  # nothing differs as far as we could see: the missing RIM is reported
+        reason = reasons.RIM_UNAVAILABLE
+    else:
+        reason = reasons.MEASUREMENTS_MISMATCH
+    holds = state == "match" or (state == "mismatch" and tolerated)
+    shown = f"{state} at {', '.join(map(str, differing))}" if isinstance(differing, tuple) and differing else str(state)
+    return _rule(claims, "measures what the RIMs say", reason, holds, shown, "match")
+
+
+def _rule(claims: Claims, rule: str, reason: Reason, holds: bool, found: str, wanted: str) -> Finding:
+    return Finding(claims.device, rule, reason, holds, found, wanted)
