@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ANCHORS_BYTES_MAX = 64 << 10
-_SUBJECT_DEVICE = "CN=NVIDIA Device Identity CA,O=NVIDIA"
+_SUBJECT_DEVICE = "O=NVIDIA,CN=NVIDIA Device Identity CA"
 _SUBJECT_RIM = "CN=NVIDIA CoRIM signing Root CA,O=NVIDIA,C=US"
 
 

@@ -48,12 +48,12 @@ def appraise(
     claims = verification.claims
     findings = (
         *(_refused(refusal) for refusal in verification.refusals),
-        *_node(claims, policy, nonce, binding),
+        *_node(bundle, policy, nonce, binding),
         *(finding for claim in claims for finding in _device(claim, policy, now)),
     )
     expires_at = min([now + policy.lifetime, *(claim.not_after for claim in claims)])
     return AttestationResult(
-        tier=_tier(findings, claims, expires_at, now),
+        tier=_tier(findings, complete=bool(claims) and len(claims) == len(bundle), current=now < expires_at),
         findings=findings,
         claims=claims,
         emulated=any(claim.emulated for claim in claims),
@@ -72,9 +72,10 @@ def appraise(
     )
 
 
-def _tier(findings: Sequence[Finding], claims: Sequence[Claims], expires_at: datetime, now: datetime) -> Tier:
+def _tier(findings: Sequence[Finding], *, complete: bool, current: bool) -> Tier:
+    """Affirming only if every device made claims, every rule holds and there is some time left."""
     failed = [f for f in findings if not f.holds]
-    if claims and findings and not failed and now < expires_at:
+    if complete and current and findings and not failed:
         return Tier.AFFIRMING
     if failed and all(f.reason.fault is Fault.COLLATERAL for f in failed):
         return Tier.NONE
@@ -86,11 +87,11 @@ def _refused(refusal: Refusal) -> Finding:
     return Finding(device, "the evidence is genuine and whole", refusal.reason, False, refusal.found, refusal.wanted)
 
 
-def _node(claims: Sequence[Claims], policy: Policy, nonce: Nonce | None, binding: Binding) -> Iterator[Finding]:
-    present = {claim.kind for claim in claims}
+def _node(bundle: Bundle, policy: Policy, nonce: Nonce | None, binding: Binding) -> Iterator[Finding]:
+    present = {evidence.kind for evidence in bundle}
     for kind in sorted(policy.required):
         yield _rule(f"has {kind} devices", reasons.KIND_ABSENT, kind in present, "none", kind)
-    count, least, most = len(claims), policy.devices_min, policy.devices_max
+    count, least, most = len(bundle), policy.devices_min, policy.devices_max
     within = least <= count <= most
     yield _rule(f"has {least} to {most} devices", reasons.DEVICE_COUNT, within, str(count), f"{least} to {most}")
     asked = nonce is not None or policy.nonce is Asked.OPTIONAL

@@ -1,7 +1,7 @@
 """
 Collateral: documents of manufacturers that a verification needs, named by Need and handed in as Document.
 
-Attest never fetches. `Folder` reads documents that somebody laid down, which is how `attest verify` works offline.
+Attest never fetches. `attest.folder` reads documents that somebody laid down: so `attest verify` works offline.
 """
 
 from __future__ import annotations

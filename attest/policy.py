@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -85,7 +85,8 @@ class Policy(_Rules):
     @cached_property
     def sha256(self) -> str:
         """Digest of the rules themselves, whatever the file looked like: canonical JSON, sets sorted."""
-        return hashlib.sha256(rfc8785.dumps(_sorted(self.model_dump(mode="json")))).hexdigest()
+        rules: Any = _sorted(self.model_dump(mode="json"))
+        return hashlib.sha256(rfc8785.dumps(rules)).hexdigest()
 
 
 def parse(text: str) -> Policy:

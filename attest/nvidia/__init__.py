@@ -1,1 +1,1 @@
-"""NVIDIA confidential-computing devices: SPDM measurement reports, reference manifests (RIMs) and what they must say."""
+"""NVIDIA confidential-computing devices: SPDM measurement reports and the reference manifests (RIMs) behind them."""

@@ -90,10 +90,8 @@ def _measurements(claims: Claims, policy: Policy) -> Finding:
         and bool(differing)
         and policy.nvidia.allowed_mismatching_indices.issuperset(differing)
     )
-    if state == "incomplete" and differing == ():  # nothing differs as far as we could see: the missing RIM is reported
-        reason = reasons.RIM_UNAVAILABLE
-    else:
-        reason = reasons.MEASUREMENTS_MISMATCH
+    blind = state == "incomplete" and differing == ()  # nothing differs as far as we could see
+    reason = reasons.RIM_UNAVAILABLE if blind else reasons.MEASUREMENTS_MISMATCH
     holds = state == "match" or (state == "mismatch" and tolerated)
     shown = f"{state} at {', '.join(map(str, differing))}" if isinstance(differing, tuple) and differing else str(state)
     return _rule(claims, "measures what the RIMs say", reason, holds, shown, "match")
