@@ -10,7 +10,7 @@ from attest import reasons
 from attest.anchors import Anchors
 from attest.claims import Claims, Value
 from attest.collateral import Collateral, Need
-from attest.errors import NonceMismatch, UntrustedCollateral, UntrustedEvidence
+from attest.errors import MalformedEvidence, NonceMismatch, UntrustedCollateral, UntrustedEvidence
 from attest.evidence import NVIDIA, Evidence, Nonce
 from attest.memo import Memo
 from attest.nvidia import report as reports
@@ -22,6 +22,7 @@ from attest.x509 import Path, verify_raw_signature
 
 CHAINS_REMEMBERED, PATHS_REMEMBERED, RIMS_REMEMBERED = 20_000, 1_000, 1_000
 
+GPU_MEASUREMENTS = 64
 NVDEC_INDEX = 35  # counts only while the decoder is enabled
 NVDEC_ENABLED, NVDEC_DISABLED = b"\xaa", b"\x55"
 PPCIE_ON, PPCIE_OFF = b"\xaa", b"\x55"
@@ -52,6 +53,7 @@ class NvidiaVerifier:
     def verify(self, evidence: Evidence, collateral: Collateral, *, nonce: Nonce | None, now: datetime) -> Claims:
         parsed = reports.parse(evidence.payload)
         chain = self._chain(evidence, now=now)
+        _verify_shape(parsed)
         _verify_signature(parsed, chain)
         fwid = _verify_firmware(parsed, chain)
         _verify_nonce(parsed, nonce)
@@ -83,6 +85,12 @@ class NvidiaVerifier:
                 rims.check(rim, each, now=now)
                 found[each] = rim
         return found
+
+
+def _verify_shape(parsed: Report) -> None:
+    if len(parsed.measurements) != GPU_MEASUREMENTS:
+        found = f"{len(parsed.measurements)} measurements"
+        raise MalformedEvidence(reasons.REPORT_MALFORMED, found, f"{GPU_MEASUREMENTS} of a GPU")
 
 
 def _verify_signature(parsed: Report, chain: DeviceChain) -> None:
