@@ -261,6 +261,12 @@ DEVICE_DUPLICATE = _reason(
     "The same device stands in the evidence more than once.",
     "Send each device of the node once.",
 )
+DEVICE_TAKEN = _reason(
+    "device-taken",
+    Stage.BUNDLE,
+    "A device in the evidence belongs to another worker that is attested now: one device, one worker.",
+    "Remove the other worker, or let its attestation run out, and attest again. If it is not yours, report a relay.",
+)
 DEVICES_DIFFER = _reason(
     "devices-differ",
     Stage.BUNDLE,

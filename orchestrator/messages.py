@@ -250,6 +250,20 @@ class Service(StrEnum):
     QUARANTINED = "quarantined"
 
 
+class About(_Answer):
+    """Who an orchestrator is, and by which rules it believes."""
+
+    name: str
+    version: str
+    domain: str  # what wallets sign for
+    admin_address: str
+    policy: str
+    emulated_roots: bool  # emulated nodes are believed too: no production
+    liveliness_seconds: int
+    epoch_seconds: int
+    epoch_zero: datetime
+
+
 class Finding(_Answer):
     """One rule, and whether it held. `code` is a reason code of the catalogue."""
 
