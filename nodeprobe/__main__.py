@@ -23,6 +23,7 @@ COMMANDS = {
     "register": "nodeprobe.commands_agent:register",
     "agent": "nodeprobe.commands_agent:agent",
     "emulate": "nodeprobe.commands_emulate:emulate",
+    "emulate-root": "nodeprobe.commands_root:emulate_root",
 }
 
 

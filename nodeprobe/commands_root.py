@@ -1,0 +1,36 @@
+"""`nodeprobe emulate-root`: the throw-away root of emulated nodes, and the reference manifests (RIMs) of their GPUs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("emulate-root")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def emulate_root(ctx: click.Context, folder: Path, as_json: bool) -> None:
+    """
+    Make the root of emulated nodes in FOLDER, or complete one that is there.
+
+    It prints what an orchestrator must be told to believe those nodes. Exit status: 0 done, 1 not done.
+    """
+    from datetime import UTC, datetime
+
+    from nodeprobe.emulator import MODELS, EmulatorError, Pki, publish
+
+    try:
+        pki = Pki.create(folder, now=datetime.now(UTC))
+        for model in MODELS.values():
+            publish(pki, model)
+    except (EmulatorError, OSError) as e:
+        click.echo(f"nodeprobe: {e}", err=True)
+        ctx.exit(1)
+    if as_json:
+        click.echo(json.dumps({"emulated": True, "anchors": str(pki.anchors), "collateral": str(pki.rims)}))
+    else:
+        click.echo(f"emulated root in {folder}; an orchestrator for trials believes it with:")
+        click.echo(f"  orchestrator serve --policy lab --trust-root {pki.anchors} --collateral {pki.rims}")
