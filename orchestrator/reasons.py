@@ -157,12 +157,6 @@ WALLET_MALFORMED = _problem(
     "The wallet address is not a valid bech32 address",
     "Copy the whole address, `secret1…` of 45 characters, in lower case.",
 )
-DEVICE_TAKEN = _problem(
-    "device-taken",
-    409,
-    "A device in this evidence already belongs to another worker",
-    "One device, one worker: remove the other worker, or send the evidence of this node's own devices.",
-)
 ENDPOINT_NOT_ALLOWED = _problem(
     "endpoint-not-allowed",
     422,

@@ -281,6 +281,7 @@ def test_a_public_key_is_read_from_its_name() -> None:
         "04" + KEY.public_hex[2:],
         "02" + "ff" * 32,
     ],
+    ids=["empty", "a byte", "upper case", "0x", "short", "uncompressed", "not on the curve"],  # keys differ each time
 )
 def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(Refused) as caught:

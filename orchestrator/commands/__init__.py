@@ -1,0 +1,1 @@
+"""The commands of `orchestrator`. Imports of the real work wait until a command runs, so that --help is quick."""

@@ -1,0 +1,177 @@
+"""
+The running orchestrator: puts the parts together as the settings say, serves until it is told to stop, then drains.
+
+The first SIGTERM or SIGINT turns /readyz to 503, waits `drain_seconds`, closes the port and finishes what runs; the
+second one ends it at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from attest.anchors import VENDORS, Anchors, load_emulated
+from attest.folder import FolderError
+from attest.policy import POLICY_BYTES_MAX, SHIPPED, Policy, PolicyError, parse, shipped
+from attest.verify import installed
+from orchestrator import logs
+from orchestrator.addresses import parse_ranges
+from orchestrator.api.wire import BoundedHttp
+from orchestrator.app import create_app
+from orchestrator.broker import FolderBroker
+from orchestrator.manager import Rules, WorkerManager
+from orchestrator.reasons import Refused
+from orchestrator.scheduler import RoutingTable
+from orchestrator.settings import Settings, SettingsError
+from orchestrator.store import Store, StoreError
+from orchestrator.ticks import Ticks
+from orchestrator.verdicts import VerifyingJudge
+from orchestrator.work import Epochs
+
+FINISH_SECONDS_MAX = 10  # for requests that still run when the port closes
+BACKLOG = 2048
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run until told to stop. `announce` gets the URL once requests are taken. SettingsError says why it cannot run."""
+    draining = threading.Event()
+    with closing(_open_store(settings)) as store, closing(_listen(settings.host, settings.port)) as listener:
+        table = RoutingTable()
+        broker = _broker(settings)
+        manager = WorkerManager(store, table, _judge(settings, broker), rules=_rules(settings), clock=_utc_now)
+        manager.load()
+        url = _url_of(listener)
+        logs.configure(settings.log_format)
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            async with Ticks.of(manager, broker).running():
+                announce(url)
+                yield
+
+        app = create_app(manager, table, clock=_utc_now, draining=draining, lifespan=lifespan)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http=BoundedHttp,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=FINISH_SECONDS_MAX,
+        )
+        _Server(config, draining, settings.drain_seconds).run(sockets=[listener])
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Server(uvicorn.Server):
+    """Drains before it stops, and ends with status 0 when it was asked to."""
+
+    def __init__(self, config: uvicorn.Config, draining: threading.Event, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._draining = draining
+        self._drain_seconds = drain_seconds
+        self._drained_at: float | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 — uvicorn's signature
+        if self._draining.is_set():
+            self.should_exit = self.force_exit = True
+        self._draining.set()
+        self._drained_at = self._drained_at or time.monotonic() + self._drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._drained_at is not None and time.monotonic() >= self._drained_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+# --- parts, as the settings say ---------------------------------------------------------------------------------------
+def _open_store(settings: Settings) -> Store:
+    try:
+        return Store(settings.database_path)
+    except StoreError as e:
+        raise SettingsError(str(e)) from e
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as e:
+        why = e.strerror or str(e)
+        raise SettingsError(f"cannot listen on {host} port {port} ({why}): choose by --host and --port") from e
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _judge(settings: Settings, broker: FolderBroker) -> VerifyingJudge:
+    anchors = VENDORS.trusting(_emulated(settings.trust_root)) if settings.trust_root else VENDORS
+    return VerifyingJudge(installed(anchors), _policy(settings.policy), broker, settings.trust_root is not None)
+
+
+def _emulated(path: Path) -> Anchors:
+    try:
+        return load_emulated(path.read_bytes())
+    except (OSError, ValueError) as e:
+        raise SettingsError(f"--trust-root {path}: {e}") from e
+
+
+def _policy(name: str) -> Policy:
+    try:
+        if name in SHIPPED:
+            return shipped(name)
+        return parse(Path(name).read_bytes()[: POLICY_BYTES_MAX + 1].decode())
+    except OSError:
+        raise SettingsError(f"--policy {name}: want {', '.join(SHIPPED)} or a TOML file") from None
+    except (PolicyError, UnicodeDecodeError) as e:
+        raise SettingsError(f"--policy {name}: {e}") from e
+
+
+def _broker(settings: Settings) -> FolderBroker:
+    try:
+        return FolderBroker(settings.collateral)
+    except FolderError as e:
+        raise SettingsError(f"--collateral: {e}") from e
+
+
+def _rules(settings: Settings) -> Rules:
+    try:
+        allowed = parse_ranges(settings.allow_ranges)
+    except Refused as e:
+        raise SettingsError(f"--allow-range {e.got}: want {e.want}") from e
+    return Rules(
+        liveliness=timedelta(seconds=settings.liveliness_seconds),
+        challenge_life=timedelta(seconds=settings.challenge_seconds),
+        epochs=Epochs(settings.epoch_zero, timedelta(seconds=settings.epoch_seconds)),
+        allowed_ranges=allowed,
+        domain=settings.domain,
+        admin_address=settings.admin_address,
+    )
