@@ -45,9 +45,9 @@ def openapi() -> None:
 @click.pass_context
 def demo(ctx: click.Context, out: Output, stay: bool, real_evidence: Path | None) -> None:
     """Show the main job end to end, with emulated nodes."""
-    from orchestrator import demo as shown
+    from orchestrator.demo import run
 
-    ctx.exit(shown.run(as_json=out.as_json, stay=stay, real_evidence=real_evidence))
+    ctx.exit(run(as_json=out.as_json, stay=stay, real_evidence=real_evidence))
 
 
 for _command in (

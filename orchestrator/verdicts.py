@@ -78,9 +78,12 @@ def read_evidence(text: str, field: str) -> Bundle:
 
 # --- the registry's own rules -----------------------------------------------------------------------------------------
 def counted(result: AttestationResult, worker_type: str, bundle: Bundle) -> AttestationResult:
-    """With the rule that a worker proves as many GPUs as its type says. Nothing is said of what was not decided."""
-    wanted, found = gpu_count(worker_type), sum(evidence.kind == NVIDIA for evidence in bundle)
-    if wanted is None or result.tier is Tier.NONE:
+    """
+    With the rule that a worker proves as many GPUs as its type says. Nothing is said of what was not decided, nor where
+    a device of the bundle was refused: then its own reason is told, and a count of the others would only distract.
+    """
+    wanted, found = gpu_count(worker_type), sum(claim.kind == NVIDIA for claim in result.claims)
+    if wanted is None or result.tier is Tier.NONE or len(result.claims) < len(bundle):
         return result
     return _with(
         result, "has as many GPUs as its type says", why.DEVICE_COUNT, found == wanted, str(found), str(wanted)
