@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 REAL   := build/real-evidence
 
-.PHONY: demo test check format lint types bench clean install lock openapi
+.PHONY: demo test check format lint types bench clean install lock docs
 
 install: $(READY)
 
@@ -40,6 +40,11 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: format lint types test
+
+# Pages that are made from code; tests say when they are out of date.
+docs: $(READY)
+	$(BIN)/orchestrator openapi > docs/openapi.json
+	$(BIN)/python -m tests.reasons_page
 
 bench: $(READY) $(REAL)/.ready
 	$(BIN)/python -m tests.benchmarks

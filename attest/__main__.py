@@ -77,11 +77,15 @@ def verify(
     policy, anchors, now = _policy(policy_name), _anchors(trust_root), at or datetime.now(UTC)
     challenge = Nonce(nonce) if nonce is not None else None
     try:
-        bundle = read([path.read_bytes() for path in files])
+        verifiers = installed(anchors)
+    except ValueError as e:
+        raise click.UsageError(str(e)) from e
+    try:
+        bundle = read(_pieces(files))
     except AttestError as e:
         document = of_error(e)
     else:
-        verification = verify_bundle(bundle, installed(anchors), _fetch(collateral, now), nonce=challenge, now=now)
+        verification = verify_bundle(bundle, verifiers, _fetch(collateral, now), nonce=challenge, now=now)
         result = appraise(verification, policy, bundle=bundle, nonce=challenge, now=now)
         document = as_document(result, verification.refusals)
     click.echo(json.dumps(document, indent=2) if as_json else as_text(document))
@@ -103,7 +107,7 @@ def inspect(ctx: click.Context, files: tuple[Path, ...], as_json: bool) -> None:
     from attest.report import of_error
 
     try:
-        said = inspect_bundle(read([path.read_bytes() for path in files]))
+        said = inspect_bundle(read(_pieces(files)))
     except AttestError as e:
         document = of_error(e)
         click.echo(json.dumps(document, indent=2) if as_json else verdict_as_text(document))
@@ -132,6 +136,28 @@ def policy_show(name: str, as_json: bool) -> None:
             click.echo(f"{key} = {json.dumps(sorted(value) if isinstance(value, list) else value)}")
 
 
+def _pieces(files: Sequence[Path]) -> list[bytes]:
+    """The files, as far as it takes to see that they are too many or too large."""
+    from attest.containers import FILES_MAX
+    from attest.evidence import BUNDLE_BYTES_MAX
+
+    pieces: list[bytes] = []
+    for path in files[: FILES_MAX + 1]:
+        pieces.append(_read(path, BUNDLE_BYTES_MAX - sum(map(len, pieces))))
+        if sum(map(len, pieces)) > BUNDLE_BYTES_MAX:
+            break
+    return pieces
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The file if it has at most `most` bytes, else one byte more than that: whoever gets it refuses it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)
+    except OSError as e:
+        raise click.UsageError(f"{path} cannot be read: {e.strerror}") from e
+
+
 def _policy(name: str) -> Policy:
     from attest.policy import POLICY_BYTES_MAX, SHIPPED, PolicyError, parse, shipped
 
@@ -141,18 +167,18 @@ def _policy(name: str) -> Policy:
             return shipped(name)
         if not path.is_file():
             raise click.UsageError(f"no policy {name!r}: give {', '.join(SHIPPED)} or a TOML file")
-        return parse(path.read_bytes()[: POLICY_BYTES_MAX + 1].decode())
+        return parse(_read(path, POLICY_BYTES_MAX).decode())
     except (PolicyError, UnicodeDecodeError) as e:
         raise click.UsageError(f"policy {name}: {e}") from e
 
 
 def _anchors(trust_root: Path | None) -> Anchors:
-    from attest.anchors import VENDORS, load_emulated
+    from attest.anchors import ANCHORS_BYTES_MAX, VENDORS, load_emulated
 
     if trust_root is None:
         return VENDORS
     try:
-        return VENDORS.trusting(load_emulated(trust_root.read_bytes()))
+        return VENDORS.trusting(load_emulated(_read(trust_root, ANCHORS_BYTES_MAX)))
     except ValueError as e:
         raise click.UsageError(f"--trust-root {trust_root}: {e}") from e
 

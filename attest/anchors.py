@@ -8,14 +8,26 @@ device hands over either. Facts from NVIDIA's published roots; the fingerprints 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ANCHORS_BYTES_MAX = 64 << 10
+
+# What pyca raises for certificates that load but hold something malformed deeper down.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+)
+
 _SUBJECT_DEVICE = "O=NVIDIA,CN=NVIDIA Device Identity CA"
 _SUBJECT_RIM = "CN=NVIDIA CoRIM signing Root CA,O=NVIDIA,C=US"
 
@@ -26,10 +38,10 @@ class Anchor:
 
     subject: str
     spki: bytes
+    spki_sha256: str = field(init=False)
 
-    @property
-    def spki_sha256(self) -> str:
-        return hashlib.sha256(self.spki).hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spki_sha256", hashlib.sha256(self.spki).hexdigest())
 
     @property
     def emulated(self) -> bool:
@@ -68,12 +80,15 @@ def load_emulated(pem: bytes) -> Anchors:
     """
     if len(pem) > ANCHORS_BYTES_MAX:
         raise ValueError(f"a file of roots has at most {ANCHORS_BYTES_MAX} bytes")
-    certificates = x509.load_pem_x509_certificates(pem)
-    if len(certificates) != 2:
-        raise ValueError(f"want two certificates (device root, RIM root), found {len(certificates)}")
-    if any(certificate.subject != certificate.issuer for certificate in certificates):
-        raise ValueError("a root must be self-issued")
-    device, rim = (Anchor.of(certificate) for certificate in certificates)
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+        if len(certificates) != 2:
+            raise ValueError(f"want two certificates (device root, RIM root), found {len(certificates)}")
+        if any(certificate.subject != certificate.issuer for certificate in certificates):
+            raise ValueError("a root must be self-issued")
+        device, rim = (Anchor.of(certificate) for certificate in certificates)
+    except UNREADABLE as e:
+        raise ValueError(str(e)) from e
     if not device.emulated or not rim.emulated:
         raise ValueError("vendors' roots are built in; the file must hold an emulator's")
     return Anchors(nvidia_device=(device,), nvidia_rim=(rim,))

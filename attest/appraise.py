@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from attest import reasons
 from attest.binding import Strength
 from attest.claims import Claims
 from attest.evidence import NVIDIA, Bundle, Nonce, digest
 from attest.nvidia.appraise import appraise_gpu
-from attest.policy import Asked, Origin, Policy
+from attest.policy import Asked, Origin, Policy, one_of
 from attest.reasons import Fault, Reason
 from attest.result import NODE, AttestationResult, Finding, Tier
 from attest.verify import Refusal, Verification
 
 _BY_KIND = {NVIDIA: appraise_gpu}
+_END = datetime.max.replace(tzinfo=UTC)  # of time, as far as Python reckons
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,18 @@ def appraise(
 ) -> AttestationResult:
     """Conclude. `binding` is what the caller derived the nonce from; UNBOUND if it was a bare one."""
     claims = verification.claims
+    lifetime = min(policy.lifetime, _END - now)
     findings = (
         *(_refused(refusal) for refusal in verification.refusals),
         *_node(bundle, policy, nonce, binding),
         *(finding for claim in claims for finding in _device(claim, policy, now)),
     )
-    expires_at = min([now + policy.lifetime, *(claim.not_after for claim in claims)])
+    expires_at = min([now + lifetime, *(claim.not_after for claim in claims)])
     return AttestationResult(
         tier=_tier(findings, complete=bool(claims) and len(claims) == len(bundle), current=now < expires_at),
         findings=findings,
         claims=claims,
-        emulated=any(claim.emulated for claim in claims),
+        emulated=any(claim.emulated is not False for claim in claims),
         revocation=_agreed(claim.values.get("revocation", "not checked") for claim in claims),
         freshness="nonce" if nonce is not None and claims else "not checked",
         binding=binding.profile,
@@ -104,10 +106,10 @@ def _node(bundle: Bundle, policy: Policy, nonce: Nonce | None, binding: Binding)
 def _device(claim: Claims, policy: Policy, now: datetime) -> Iterator[Finding]:
     rules = _BY_KIND.get(claim.kind)
     accepted = claim.kind in policy.kinds and rules is not None
-    wanted = " or ".join(sorted(policy.kinds))
+    wanted = one_of(policy.kinds)
     yield _rule("is of a kind we accept", reasons.KIND_NOT_ACCEPTED, accepted, claim.kind, wanted, claim.device)
-    origin = Origin.EMULATED if claim.emulated else Origin.VENDOR
-    origins = " or ".join(sorted(policy.origins))
+    origin = Origin.VENDOR if claim.emulated is False else Origin.EMULATED
+    origins = one_of(policy.origins)
     rooted = origin in policy.origins
     yield _rule("rests on a root we accept", reasons.ROOT_NOT_ACCEPTED, rooted, origin, origins, claim.device)
     revocation = claim.values.get("revocation")

@@ -32,8 +32,10 @@ class Strength(StrEnum):
     MEASURED = "measured"  # measured guest code collected it from its own GPUs
 
     def reaches(self, minimum: Strength) -> bool:
-        order = list(Strength)
-        return order.index(self) >= order.index(minimum)
+        return _ORDER[self] >= _ORDER[minimum]
+
+
+_ORDER = {strength: place for place, strength in enumerate(Strength)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ class Instant(click.ParamType[datetime]):
             return value
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r}; want a time as 2026-01-31T12:00:00Z", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def completion(program: str) -> click.Command:

@@ -33,13 +33,14 @@ from attest.evidence import (
 from attest.reasons import EVIDENCE_EMPTY, EVIDENCE_MALFORMED, EVIDENCE_TOO_LARGE
 
 FILES_MAX = 2 * DEVICES_MAX
-KIND_CHARS_MAX = 64
 WRAPPINGS_MAX = 2  # JSON that is a string of JSON
 
 _REPORT_START = bytes.fromhex("11e001ff")  # SPDM 1.1 GET_MEASUREMENTS, signature, all
 _PEM_START = b"-----BEGIN CERTIFICATE-----"
 _TDX_START = (bytes.fromhex("0400020081000000"), bytes.fromhex("0500020081000000"))
 _SNP_BYTES = 1184
+_SNP_VERSIONS_MAX = 0xFF  # u32 at the start; 5 is the newest
+_KIND = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")  # as entry points and policies write it
 _HEX_TEXT = re.compile(rb"[\s,0-9a-fA-FxX]+")
 
 # NVML's structs as nvml.h lays them out: total size, offset of the used size, offset and size of the buffer.
@@ -70,18 +71,18 @@ def read(files: Sequence[bytes]) -> Bundle:
 
 
 def _sort_in(data: bytes, whole: list[Evidence], reports: list[bytes], chains: list[bytes]) -> None:
-    text = data.strip(b"\0 \t\r\n")
+    text = data.rstrip(b"\0 \t\r\n").lstrip()
     if data.startswith(_REPORT_START):
         reports.append(data)
     elif text.startswith(_PEM_START):
         chains.append(text + b"\n")
-    elif len(data) == _NVML_REPORT[0]:
+    elif _is_struct(data, *_NVML_REPORT):
         reports.append(_from_struct(data, *_NVML_REPORT[1:]))
-    elif len(data) == _NVML_CERTIFICATE[0]:
+    elif _is_struct(data, *_NVML_CERTIFICATE):
         chains.append(_from_struct(data, *_NVML_CERTIFICATE[1:]).rstrip(b"\0"))
     elif data.startswith(_TDX_START):
         whole.append(Evidence(INTEL_TDX, data))
-    elif len(data) == _SNP_BYTES:
+    elif len(data) == _SNP_BYTES and int.from_bytes(data[:4], "little") <= _SNP_VERSIONS_MAX:
         whole.append(Evidence(AMD_SNP, data))
     elif text[:1] in (b"{", b"[", b'"'):
         whole.extend(_from_json(text))
@@ -99,6 +100,11 @@ def _check(bundle: Bundle) -> None:
     for index, evidence in enumerate(bundle):
         if len(evidence.payload) > PAYLOAD_BYTES_MAX or len(evidence.certificates) > CERTIFICATES_BYTES_MAX:
             raise MalformedEvidence(EVIDENCE_TOO_LARGE, f"device {index}", "a report and chain of genuine size")
+
+
+def _is_struct(data: bytes, total: int, size_at: int, _at: int, _room: int) -> bool:
+    """Text of this very length has letters where the struct has the upper half of a small number."""
+    return len(data) == total and data[size_at + 2 : size_at + 4] == b"\0\0"
 
 
 def _from_struct(data: bytes, size_at: int, at: int, room: int) -> bytes:
@@ -119,7 +125,7 @@ def _from_hex(text: bytes) -> bytes:
 
 def _from_json(text: bytes, wrappings: int = 0) -> Iterator[Evidence]:
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError) as e:
         raise MalformedEvidence(EVIDENCE_MALFORMED, f"no JSON: {e}", "a container of evidence") from e
     if isinstance(document, str) and wrappings < WRAPPINGS_MAX:
@@ -134,13 +140,21 @@ def _from_json(text: bytes, wrappings: int = 0) -> Iterator[Evidence]:
         raise MalformedEvidence(EVIDENCE_MALFORMED, found, "a container of evidence, complete") from e
 
 
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What two readers might read differently is no evidence."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name twice in one object")
+    return found
+
+
 def _from_document(document: Any) -> Iterator[Evidence]:
     """Any of the JSON containers. KeyError, TypeError and the like where one is incomplete."""
     if isinstance(document, list):
         yield from map(_from_nvattest, _devices(document))
     elif "format" in document:
         if document["format"] != FORMAT:
-            raise MalformedEvidence(EVIDENCE_MALFORMED, f"format {document['format']!r}", FORMAT)
+            raise MalformedEvidence(EVIDENCE_MALFORMED, "another format", FORMAT)
         yield from map(_from_own, _devices(document["evidence"]))
     elif "evidences" in document:
         yield from map(_from_nvattest, _devices(document["evidences"]))
@@ -162,8 +176,8 @@ def _devices(items: Any) -> list[Any]:
 
 def _from_own(item: Any) -> Evidence:
     kind = item["kind"]
-    if not isinstance(kind, str) or not 0 < len(kind) <= KIND_CHARS_MAX:
-        raise TypeError("the kind is no short text")
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise TypeError("the kind is no short name of a-z, 0-9 and dashes")
     return Evidence(kind, _base64(item["payload"]), _base64(item["certificates"]))
 
 

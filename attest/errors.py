@@ -23,8 +23,8 @@ class AttestError(Exception):
 
     def __init__(self, reason: Reason, found: str = "", wanted: str = "") -> None:
         self.reason = reason
-        self.found = _printable(found)
-        self.wanted = _printable(wanted)
+        self.found = printable(found)
+        self.wanted = printable(wanted)
         super().__init__(reason.code, self.found, self.wanted)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class UntrustedCollateral(AttestError):
     """A document that the verification needs cannot be believed. Postpone; the node is not to blame."""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Errors end up on terminals and in logs, and may quote hostile bytes."""
     cut = text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 1] + "…"
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in cut)

@@ -1,23 +1,28 @@
 """
-Collateral from a folder: RIMs that somebody laid down, named `<RIM id>.xml` or anything, recognised by content.
+Collateral from a folder: documents of every kind that a manifest lists (`attest.manifest`, as `orchestrator collateral
+export` writes it), and RIMs that somebody laid down, named `<RIM id>.xml` or anything, recognised by content.
 
 What a file claims to be only serves to find it. Whether it is genuine, and for this device, the verifier decides.
 """
 
 from __future__ import annotations
 
+import hmac
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
 
-from attest.collateral import Document, Need
+from attest.collateral import CollateralKind, Document, Need
+from attest.manifest import MANIFEST, MANIFEST_BYTES_MAX, Entry, ManifestError, parse
 from attest.x509 import UNREADABLE
 from attest.xmldsig import DOCUMENT_BYTES_MAX
 
-FILES_MAX = 10_000
+FILES_MAX = 100_000
+FILE_BYTES_MAX = 8 << 20  # of what a manifest lists
 _VERSION = re.compile(rb'colloquialVersion="([0-9A-Za-z.]{1,64})"')
 _CERTIFICATE = re.compile(rb"X509Certificate>([0-9A-Za-z+/=\s]{1,8192})<")
 _SIGNED_TAG = (b"SoftwareIdentity", b"Signature")
@@ -41,41 +46,96 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rims: tuple[_Rim, ...] = ()
+        self._listed: Mapping[Need, Entry] = {}
         self.read()
+
+    @property
+    def listed(self) -> Mapping[Need, Entry]:
+        """What the manifest lists; nothing if there is none."""
+        return self._listed
 
     def read(self) -> None:
         """Look at every file, one level deep. FolderError if there is no such folder, or too much in it."""
         if not self._path.is_dir():
             raise FolderError(f"{self._path} is no folder; put RIMs there, or name another with --collateral")
-        files = sorted(path for path in self._path.iterdir() if path.is_file())
+        try:
+            files = sorted(path for path in self._path.iterdir() if path.is_file())
+        except OSError as e:
+            raise FolderError(f"{self._path} cannot be read: {e.strerror}") from e
         if len(files) > FILES_MAX:
             raise FolderError(f"{self._path} holds {len(files)} files, at most {FILES_MAX} are looked at")
-        self._rims = tuple(rim for path in files if (rim := _recognise(path)) is not None)
+        self._listed = self._manifest()
+        named = {MANIFEST, *(entry.file for entry in self._listed.values())}
+        others = (path for path in files if path.name not in named)
+        self._rims = tuple(rim for path in others if (rim := _recognise(path)) is not None)
+
+    def document(self, need: Need) -> Document | None:
+        """What the manifest lists for this need; None if it lists nothing, or the file is not what it lists."""
+        entry = self._listed.get(need)
+        return None if entry is None else _listed_document(self._path, entry)
+
+    def _manifest(self) -> Mapping[Need, Entry]:
+        path = self._path / MANIFEST
+        if not path.is_file():
+            return {}
+        try:
+            with path.open("rb") as file:
+                return parse(file.read(MANIFEST_BYTES_MAX + 1))
+        except OSError as e:
+            raise FolderError(f"{path} cannot be read: {e.strerror}") from e
+        except ManifestError as e:
+            raise FolderError(f"{path} is no manifest of collateral: {e}") from e
 
     def at(self, now: datetime) -> Candidates:
         """A Fetch for a verification at `now`: of several RIMs of one version, signers change over the years."""
-        return Candidates(self._rims, now)
+        return Candidates(self._rims, now, self._path, self._listed)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Picks, of the documents that may answer a need, the one signed last among those valid at `now`, if any is."""
+    """
+    What the manifest lists for a need. Else, of the RIMs that may answer it, the one signed last among those valid at
+    `now`, if any is.
+    """
 
     rims: tuple[_Rim, ...]
     now: datetime
+    path: Path = Path()
+    listed: Mapping[Need, Entry] = field(default_factory=dict)
 
     def __call__(self, need: Need) -> Document | None:
+        entry = self.listed.get(need)
+        if entry is None:
+            return self._recognised(need) if need.kind is CollateralKind.NVIDIA_RIM else None
+        document = _listed_document(self.path, entry)
+        if document is None or entry.expires_at is None or self.now < entry.expires_at:
+            return document
+        return replace(document, stale_since=entry.expires_at)
+
+    def _recognised(self, need: Need) -> Document | None:
         version = need.name.rsplit("_", 1)[-1].replace(".", "").upper()
         named = [rim for rim in self.rims if rim.path.stem.upper() == need.name.upper()]
         fitting = named or [rim for rim in self.rims if rim.version == version]
         if not fitting:
             return None
-        current = [rim for rim in fitting if rim.not_before <= self.now <= rim.not_after]
+        current = [rim for rim in fitting if rim.not_before <= self.now < rim.not_after]
         best = max(current or fitting, key=lambda rim: rim.not_before)
         try:
             return Document.of(best.path.read_bytes())
         except OSError:
             return None  # it was there a moment ago; as good as absent
+
+
+def _listed_document(folder: Path, entry: Entry) -> Document | None:
+    """Half a file, or another than the manifest lists, is as good as absent."""
+    path = folder / entry.file
+    try:
+        if not path.is_file() or path.stat().st_size > FILE_BYTES_MAX:
+            return None
+        document = Document.of(path.read_bytes())
+    except OSError:
+        return None
+    return document if hmac.compare_digest(document.sha256, entry.sha256) else None
 
 
 def _recognise(path: Path) -> _Rim | None:

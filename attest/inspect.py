@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attest.errors import AttestError
+from attest.errors import AttestError, printable
 from attest.evidence import NVIDIA, Bundle, Evidence, digest
 from attest.nvidia import report as reports
 from attest.nvidia.report import Field, Report
@@ -31,9 +31,9 @@ def _device(evidence: Evidence) -> dict[str, Any]:
 
 def _certificates(evidence: Evidence) -> list[str]:
     try:
-        return [certificate.subject.rfc4514_string() for certificate in load_pem(evidence.certificates)]
+        return [printable(each.certificate.subject.rfc4514_string()) for each in load_pem(evidence.certificates)]
     except UNREADABLE as e:
-        return [f"unreadable: {e}"] if evidence.certificates else []
+        return [f"unreadable: {printable(str(e))}"] if evidence.certificates else []
 
 
 def _report(report: Report) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """
-Memo: remembers what was once established about bytes, by their digest. Bounded, safe between threads.
+Memo: remembers what was once established about bytes, by those bytes or their digest. Bounded, safe between threads.
 
 Only for facts that time cannot change, such as "this key signed these bytes". Times are compared anew at each use.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -18,17 +19,17 @@ class Memo(Generic[Value]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._facts: OrderedDict[bytes | str, Value] = OrderedDict()
+        self._facts: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: bytes | str) -> Value | None:
+    def get(self, key: Hashable) -> Value | None:
         with self._lock:
             value = self._facts.get(key)
             if value is not None:
                 self._facts.move_to_end(key)
             return value
 
-    def put(self, key: bytes | str, value: Value) -> Value:
+    def put(self, key: Hashable, value: Value) -> Value:
         with self._lock:
             self._facts[key] = value
             self._facts.move_to_end(key)

@@ -11,7 +11,7 @@ import hashlib
 import tomllib
 from datetime import timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,9 @@ SHIPPED = ("strict", "production", "lab")
 DEFAULT = "production"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{1,6}(\.[0-9A-Fa-f]{1,6}){0,7}$")]
+Driver = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,7}$")]
+Vbios = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{1,6}(\.[0-9A-Fa-f]{1,6}){0,7}$")]
+Index = Annotated[int, Field(strict=True, ge=0, le=63)]
 
 
 class PolicyError(Exception):
@@ -56,11 +58,11 @@ class NvidiaRules(_Rules):
 
     architectures: frozenset[Literal["GH100"]] = frozenset({"GH100"})
     modes: frozenset[Literal["spt", "mpt", "ppcie", "unstated"]] = frozenset({"spt", "mpt", "ppcie", "unstated"})
-    driver_min: Version | None = None  # numeric parts compared as numbers: "550.54"
-    vbios_min: Version | None = None  # groups compared as hexadecimal numbers: "96.00.9F.00.01"
+    driver_min: Driver | None = None  # numeric parts compared as numbers: "550.54"
+    vbios_min: Vbios | None = None  # groups compared as hexadecimal numbers: "96.00.9F.00.01"
     fwid: Asked = Asked.REQUIRED  # optional: absence is accepted of drivers before 550, which do not report it
-    allowed_mismatching_indices: frozenset[Annotated[int, Field(ge=0, le=63)]] = frozenset()
-    rim_expired_days_max: Annotated[int, Field(ge=0, le=3650)] = 0
+    allowed_mismatching_indices: frozenset[Index] = frozenset()
+    rim_expired_days_max: Annotated[int, Field(strict=True, ge=0, le=3650)] = 0
 
 
 class Policy(_Rules):
@@ -70,12 +72,12 @@ class Policy(_Rules):
     kinds: Annotated[frozenset[str], Field(min_length=1)] = frozenset({NVIDIA})
     required: Annotated[frozenset[str], Field(min_length=1)] = frozenset({NVIDIA})
     origins: Annotated[frozenset[Origin], Field(min_length=1)] = frozenset({Origin.VENDOR})
-    devices_min: Annotated[int, Field(ge=1, le=DEVICES_MAX)] = 1
-    devices_max: Annotated[int, Field(ge=1, le=DEVICES_MAX)] = DEVICES_MAX
+    devices_min: Annotated[int, Field(strict=True, ge=1, le=DEVICES_MAX)] = 1
+    devices_max: Annotated[int, Field(strict=True, ge=1, le=DEVICES_MAX)] = DEVICES_MAX
     nonce: Asked = Asked.REQUIRED
     revocation: Asked = Asked.REQUIRED
     binding_min: Strength = Strength.NONE
-    lifetime_seconds: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] = 3600
+    lifetime_seconds: Annotated[int, Field(strict=True, ge=1, le=7 * 24 * 3600)] = 3600
     nvidia: NvidiaRules = NvidiaRules()
 
     @property
@@ -94,9 +96,11 @@ def parse(text: str) -> Policy:
     if len(text) > POLICY_BYTES_MAX:
         raise PolicyError(f"a policy has at most {POLICY_BYTES_MAX} characters, this has {len(text)}")
     try:
-        return Policy.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as e:
+        rules = tomllib.loads(text)
+    except (ValueError, RecursionError) as e:  # ValueError also for numbers of more digits than Python reads
         raise PolicyError(f"not TOML: {e}") from e
+    try:
+        return Policy.model_validate(rules)
     except ValidationError as e:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'policy'}: {each['msg']}" for each in e.errors())
         raise PolicyError(wrong) from e
@@ -107,6 +111,12 @@ def shipped(name: str) -> Policy:
     if name not in SHIPPED:
         raise PolicyError(f"no policy {name!r} ships with us; there are {', '.join(SHIPPED)}")
     return parse(files("attest").joinpath("policies", f"{name}.toml").read_text())
+
+
+@lru_cache(maxsize=256)
+def one_of(values: frozenset[str]) -> str:
+    """How findings tell what a policy wants."""
+    return " or ".join(sorted(values))
 
 
 def _sorted(value: object) -> object:

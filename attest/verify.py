@@ -61,25 +61,31 @@ class Verification:
 
 
 def installed(anchors: Anchors) -> Verifiers:
-    """The verifiers that installed distributions offer, by the kind of evidence they read."""
+    """
+    The verifiers that installed distributions offer, by the kind of evidence they read. ValueError if two offer one
+    kind, or one offers another kind than its name says: a policy names the kinds that it accepts.
+    """
     found: dict[str, Verifier] = {}
     for point in entry_points(group=ENTRY_POINTS):
         if point.name in found:
             raise ValueError(f"two distributions offer a verifier for {point.name!r}")
-        found[point.name] = point.load()(anchors)
+        verifier: Verifier = point.load()(anchors)
+        if verifier.kind != point.name:
+            raise ValueError(f"a verifier of {verifier.kind!r} is offered under the name {point.name!r}")
+        found[point.name] = verifier
     return found
 
 
 def verify(bundle: Bundle, verifiers: Verifiers, fetch: Fetch, *, nonce: Nonce | None, now: datetime) -> Verification:
     """Verify every device of a node against one nonce. All are tried, so that an operator sees all that is wrong."""
-    claims: list[Claims] = []
+    claims: dict[int, Claims] = {}
     refusals: list[Refusal] = []
     for index, evidence in enumerate(bundle):
         try:
-            claims.append(_verify_one(evidence, verifiers, fetch, nonce=nonce, now=now))
+            claims[index] = _verify_one(evidence, verifiers, fetch, nonce=nonce, now=now)
         except AttestError as e:
             refusals.append(Refusal(index, e.reason, e.found, e.wanted))
-    return Verification(tuple(claims), (*refusals, *_together(claims)))
+    return Verification(tuple(claims.values()), (*refusals, *_together(claims)))
 
 
 def _verify_one(
@@ -88,7 +94,10 @@ def _verify_one(
     verifier = verifiers.get(evidence.kind)
     if verifier is None:
         raise UnsupportedEvidence(KIND_UNSUPPORTED, evidence.kind, " or ".join(sorted(verifiers)) or "no kind at all")
-    return verifier.verify(evidence, gather(verifier, evidence, fetch), nonce=nonce, now=now)
+    claims = verifier.verify(evidence, gather(verifier, evidence, fetch), nonce=nonce, now=now)
+    if claims.kind != evidence.kind:  # rules are chosen by it, so no verifier speaks for another's kind
+        raise UnsupportedEvidence(KIND_UNSUPPORTED, f"claims of kind {claims.kind}", evidence.kind)
+    return claims
 
 
 def gather(verifier: Verifier, evidence: Evidence, fetch: Fetch) -> Collateral:
@@ -107,11 +116,13 @@ def gather(verifier: Verifier, evidence: Evidence, fetch: Fetch) -> Collateral:
     return have
 
 
-def _together(claims: Iterable[Claims]) -> Iterable[Refusal]:
-    """What must hold between the devices of one node."""
+def _together(claims: Mapping[int, Claims]) -> Iterable[Refusal]:
+    """What must hold between the devices of one node, if there are several."""
+    if len(claims) < 2:
+        return
     seen: set[str] = set()
     shared: dict[tuple[str, str], str] = {}
-    for index, claim in enumerate(claims):
+    for index, claim in claims.items():
         if claim.device in seen:
             yield Refusal(-1, DEVICE_DUPLICATE, claim.device, "each device once")
         seen.add(claim.device)

@@ -10,36 +10,34 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 
+from attest.anchors import UNREADABLE as UNREADABLE
 from attest.anchors import Anchor, spki_of
 from attest.memo import Memo
 
+PEM_BEGIN = b"-----BEGIN"
 SIGNATURE_BYTES = 96  # ECDSA P-384, r || s, each 48 bytes big-endian
 CERTIFICATES_MAX = 8
-
-# What pyca raises for certificates that load but hold something malformed deeper down.
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    x509.InvalidVersion,
+_ECDSA_SHA384 = ECDSA(SHA384())
+_HEAD_BYTES = (
+    4  # 0x30 0x82 and two bytes of length: a certificate with a P-384 key has more than 255 and less than 65,536
 )
+_VERSION_3 = bytes.fromhex("a003020102")
 _ECDSA_WITH_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")  # AlgorithmIdentifier, DER: no parameters
-_UNDERSTOOD = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE})
+_UNDERSTOOD = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
 
 class PathFault(StrEnum):
@@ -60,81 +58,119 @@ class PathError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Whom a certificate names, decoded once: decoding a key or a name costs a tenth of a signature check."""
+
+    subject: x509.Name
+    name: bytes  # the same, DER
+    key: EllipticCurvePublicKey  # P-384
+    key_id: bytes | None  # subject key identifier
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
-    """A path that holds whenever `not_before <= now <= not_after`: the window common to all but the root."""
+    """
+    A path that holds from `not_before` on, until `not_after`: the window common to all but the root. The instant
+    `not_after` itself is too late, though X.509 would still have it: a verdict ends there too, and must have some life.
+    """
 
     anchor: Anchor
     not_before: datetime
     not_after: datetime
+    holders: tuple[Holder, ...]  # of each certificate in its order, the presented root's last
 
     def covers(self, now: datetime) -> bool:
-        return self.not_before <= now <= self.not_after
+        return self.not_before <= now < self.not_after
 
 
 KnownPaths = Memo[Path]
+Extensions = Mapping[x509.ObjectIdentifier, x509.Extension[Any]]
 
 
-def load_pem(pem: bytes) -> tuple[x509.Certificate, ...]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A certificate and its encoding, which takes as long to write again as to read."""
+
+    certificate: x509.Certificate
+    encoded: bytes  # DER
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate) -> Loaded:
+        return cls(certificate, der(certificate))
+
+
+def load_pem(pem: bytes) -> tuple[Loaded, ...]:
     """The certificates of a PEM text in their order. ValueError if it is none, or holds more than CERTIFICATES_MAX."""
-    if pem.count(b"-----BEGIN") > CERTIFICATES_MAX:
+    if pem.count(PEM_BEGIN) > CERTIFICATES_MAX:
         raise ValueError(f"more than {CERTIFICATES_MAX} certificates")
-    return tuple(x509.load_pem_x509_certificates(pem))
+    return tuple(map(Loaded.of, x509.load_pem_x509_certificates(pem)))
 
 
-def verify_path(chain: Sequence[x509.Certificate], anchors: Sequence[Anchor], known: KnownPaths) -> Path:
+def verify_path(chain: Sequence[Loaded], anchors: Sequence[Anchor], known: KnownPaths) -> Path:
     """
     The path from chain[0] to chain[-1], whose key must be an anchor's. PathError if there is none.
 
     The presented root counts by key and name only; its other bytes are not believed. What `known` remembers are paths
     from upper certificates, which a whole fleet shares.
     """
-    names = [certificate.fingerprint(SHA384()) for certificate in chain]
+    encoded = [loaded.encoded for loaded in chain]
     if len(chain) < 2:
         raise PathError(PathFault.LINK, f"{len(chain)} certificates", "a leaf and its issuers")
-    if len(set(names)) != len(names):
+    if len(set(encoded)) != len(encoded):
         raise PathError(PathFault.DUPLICATE, "a certificate twice", "each once")
     try:
-        return _verify_from(0, chain, names, anchors, known)
+        return _verify_from(0, chain, encoded, anchors, known)
     except UNREADABLE as e:
         raise PathError(PathFault.PROFILE, f"a malformed certificate ({e})", "certificates that parse") from e
 
 
 def _verify_from(
-    at: int, chain: Sequence[x509.Certificate], names: Sequence[bytes], anchors: Sequence[Anchor], known: KnownPaths
+    at: int, chain: Sequence[Loaded], encoded: Sequence[bytes], anchors: Sequence[Anchor], known: KnownPaths
 ) -> Path:
-    key = bytes([at]) + b"".join(names[at:])  # the height counts: a CA that is no leaf must not become one
+    key = at, *encoded[at:]  # the height counts: a CA that is no leaf must not become one
     if (path := known.get(key)) is not None:
         return path
     if at == len(chain) - 1:
-        return known.put(key, _root(chain[at], anchors))
-    above = _verify_from(at + 1, chain, names, anchors, known)
-    certificate = chain[at]
-    _check_profile(certificate, at)
-    _check_link(certificate, chain[at + 1], at)
+        return known.put(key, _root(chain[at].certificate, at, anchors))
+    above = _verify_from(at + 1, chain, encoded, anchors, known)
+    certificate = chain[at].certificate
+    extensions = {extension.oid: extension for extension in certificate.extensions}
+    holder = _holder(certificate, extensions, at)
+    _check_profile(extensions, at)
+    _check_link(certificate, encoded[at], extensions, above.holders[0], at)
     before, after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return known.put(key, Path(above.anchor, max(before, above.not_before), min(after, above.not_after)))
+    before, after = max(before, above.not_before), min(after, above.not_after)
+    return known.put(key, Path(above.anchor, before, after, (holder, *above.holders)))
 
 
-def _root(presented: x509.Certificate, anchors: Sequence[Anchor]) -> Path:
-    name, spki = presented.subject.rfc4514_string(), spki_of(presented.public_key())
+def _holder(certificate: x509.Certificate, extensions: Extensions, at: int) -> Holder:
+    key, subject = certificate.public_key(), certificate.subject
+    named = extensions.get(ExtensionOID.SUBJECT_KEY_IDENTIFIER)
+    if not isinstance(key, EllipticCurvePublicKey) or not _is_p384(key):
+        raise PathError(PathFault.PROFILE, f"certificate {at} with another key", "P-384")
+    return Holder(subject, subject.public_bytes(), key, named.value.digest if named is not None else None)
+
+
+def _root(presented: x509.Certificate, at: int, anchors: Sequence[Anchor]) -> Path:
+    holder = _holder(presented, {extension.oid: extension for extension in presented.extensions}, at)
+    name, spki = holder.subject.rfc4514_string(), spki_of(holder.key)
     for anchor in anchors:
         if hmac.compare_digest(spki, anchor.spki) and name == anchor.subject:
             # The anchor is trusted as a key, without a term of its own (RFC 5280 §6.1.1 d).
-            return Path(anchor, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+            begin, end = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+            return Path(anchor, begin, end, (holder,))
     pinned = " or ".join(anchor.subject for anchor in anchors) or "no root is trusted for this"
     raise PathError(PathFault.ROOT, f"{name}, key {hashlib.sha256(spki).hexdigest()[:16]}", pinned)
 
 
-def _check_profile(certificate: x509.Certificate, at: int) -> None:
+def _check_profile(extensions: Extensions, at: int) -> None:
     """What a certificate must be, by its height above the leaf: leaves are no CAs, all others are."""
     what = f"certificate {at}"
-    if not isinstance(certificate.public_key(), EllipticCurvePublicKey) or not _is_p384(certificate.public_key()):
-        raise PathError(PathFault.PROFILE, f"{what} with another key", "P-384")
-    if der(certificate) != _encoded(certificate):
-        raise PathError(PathFault.PROFILE, f"{what} encoded or signed otherwise", "DER, ecdsa-with-SHA384")
-    extensions = {extension.oid: extension for extension in certificate.extensions}
     if unknown := [e.oid.dotted_string for e in extensions.values() if e.critical and e.oid not in _UNDERSTOOD]:
         raise PathError(PathFault.PROFILE, f"{what} with critical extension {unknown[0]}", "none that we do not know")
+    if ExtensionOID.EXTENDED_KEY_USAGE in extensions:
+        # No genuine certificate of these paths has one. Those beside them do: OCSP responders, under the same CAs.
+        raise PathError(PathFault.PROFILE, f"{what} with an extended key usage", "one for no such purpose")
     constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
     usage = extensions.get(ExtensionOID.KEY_USAGE)
     is_ca = constraints is not None and constraints.value.ca
@@ -151,34 +187,23 @@ def _check_profile(certificate: x509.Certificate, at: int) -> None:
         raise PathError(PathFault.PROFILE, f"{what} with path length {below}", f"at least {at - 1}")
 
 
-def _check_link(child: x509.Certificate, issuer: x509.Certificate, at: int) -> None:
+def _check_link(child: x509.Certificate, encoded: bytes, extensions: Extensions, issuer: Holder, at: int) -> None:
     """Issuer name byte by byte, key identifiers where both are there, and the signature."""
     what = f"certificate {at}"
-    if child.issuer.public_bytes() != issuer.subject.public_bytes():
-        raise PathError(
-            PathFault.LINK, f"{what} issued by {child.issuer.rfc4514_string()}", issuer.subject.rfc4514_string()
-        )
-    named, own = _key_identifiers(child, issuer)
-    if named is not None and own is not None and named != own:
-        raise PathError(PathFault.LINK, f"{what} naming issuer key {named.hex()}", own.hex())
-    key = issuer.public_key()
-    if not isinstance(key, EllipticCurvePublicKey) or not _is_p384(key):
-        raise PathError(PathFault.PROFILE, f"certificate {at + 1} with another key", "P-384")
+    signed = _signed(child, encoded)
+    if signed is None:
+        raise PathError(PathFault.PROFILE, f"{what} encoded or signed otherwise", "DER, v3, ecdsa-with-SHA384")
+    if not signed.startswith(issuer.name, _names_at(child)):
+        found = f"{what} issued by {child.issuer.rfc4514_string()}"
+        raise PathError(PathFault.LINK, found, issuer.subject.rfc4514_string())
+    named = extensions.get(ExtensionOID.AUTHORITY_KEY_IDENTIFIER)
+    key_id = named.value.key_identifier if named is not None else None
+    if key_id is not None and issuer.key_id is not None and key_id != issuer.key_id:
+        raise PathError(PathFault.LINK, f"{what} naming issuer key {key_id.hex()}", issuer.key_id.hex())
     try:
-        key.verify(child.signature, child.tbs_certificate_bytes, ECDSA(SHA384()))
+        issuer.key.verify(child.signature, signed, _ECDSA_SHA384)
     except InvalidSignature as e:
         raise PathError(PathFault.LINK, f"{what} with a signature that does not hold", "its issuer's") from e
-
-
-def _key_identifiers(child: x509.Certificate, issuer: x509.Certificate) -> tuple[bytes | None, bytes | None]:
-    named = own = None
-    for extension in child.extensions:
-        if isinstance(extension.value, x509.AuthorityKeyIdentifier):
-            named = extension.value.key_identifier
-    for extension in issuer.extensions:
-        if isinstance(extension.value, x509.SubjectKeyIdentifier):
-            own = extension.value.digest
-    return named, own
 
 
 def verify_raw_signature(key: EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bool:
@@ -187,7 +212,7 @@ def verify_raw_signature(key: EllipticCurvePublicKey, signature: bytes, signed: 
         return False
     r, s = (int.from_bytes(half, "big") for half in (signature[:48], signature[48:]))
     try:
-        key.verify(encode_dss_signature(r, s), signed, ECDSA(SHA384()))
+        key.verify(encode_dss_signature(r, s), signed, _ECDSA_SHA384)
     except InvalidSignature:
         return False
     return True
@@ -204,10 +229,28 @@ def der_element(tag: int, content: bytes) -> bytes:
     return bytes([tag, *length]) + content
 
 
-def _encoded(certificate: x509.Certificate) -> bytes:
-    """The one encoding that these signed bytes and this signature can have: nothing outside the signature may vary."""
-    signature = der_element(0x03, b"\0" + certificate.signature)
-    return der_element(0x30, certificate.tbs_certificate_bytes + _ECDSA_WITH_SHA384 + signature)
+def _signed(certificate: x509.Certificate, encoded: bytes) -> bytes | None:
+    """
+    The part of a certificate that is signed (TBSCertificate, DER), or None if anything outside it could be otherwise:
+    around given signed bytes and a given signature there is one encoding, and it must begin as that of a v3 certificate
+    signed with ECDSA and SHA-384. So no ASN.1 is read here, and every byte of a certificate counts.
+    """
+    tail = _ECDSA_WITH_SHA384 + der_element(0x03, b"\0" + certificate.signature)
+    signed = encoded[_HEAD_BYTES : -len(tail)]
+    begins = signed.startswith(_before_names(certificate), _HEAD_BYTES)
+    return signed if begins and encoded == der_element(0x30, signed + tail) else None
+
+
+def _names_at(certificate: x509.Certificate) -> int:
+    """Where in the signed part the issuer's name begins."""
+    return _HEAD_BYTES + len(_before_names(certificate))
+
+
+def _before_names(certificate: x509.Certificate) -> bytes:
+    """What the signed part begins with, behind its head: version 3, the serial number, the algorithm."""
+    number = certificate.serial_number
+    serial = der_element(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+    return _VERSION_3 + serial + _ECDSA_WITH_SHA384
 
 
 def _is_p384(key: object) -> bool:

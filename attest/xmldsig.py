@@ -25,12 +25,15 @@ from attest.x509 import CERTIFICATES_MAX, SIGNATURE_BYTES, UNREADABLE, verify_ra
 DOCUMENT_BYTES_MAX = 256 << 10
 ELEMENTS_MAX = 1024
 DEPTH_MAX = 16
+ATTRIBUTES_MAX = 64  # of one element
+NAMESPACES_MAX = 64  # declared in the whole document: canonicalisation takes time in the cube of them
 
 DS = "{http://www.w3.org/2000/09/xmldsig#}"
 C14N_11 = "http://www.w3.org/2006/12/xml-c14n11"
 ECDSA_SHA384 = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384"
 ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 SHA384 = "http://www.w3.org/2001/04/xmldsig-more#sha384"
+_ENCODINGS = ("UTF-8", "ASCII", "US-ASCII")
 _XML = "{http://www.w3.org/XML/1998/namespace}"
 _XSI = "{http://www.w3.org/2001/XMLSchema-instance}"
 
@@ -87,6 +90,10 @@ def verify(document: bytes, authenticate: Authenticate) -> SignedDocument:
 def _parse(document: bytes) -> etree._Element:
     if len(document) > DOCUMENT_BYTES_MAX:
         raise XmlMalformed(f"{len(document)} bytes, at most {DOCUMENT_BYTES_MAX}")
+    if b"\0" in document:  # UTF-16 and the like, in which the next line would not see what it counts
+        raise XmlMalformed("another encoding than UTF-8")
+    if document.count(b"xmlns") > NAMESPACES_MAX:
+        raise XmlMalformed(f"more than {NAMESPACES_MAX} namespace declarations")
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False, recover=False
     )
@@ -95,6 +102,8 @@ def _parse(document: bytes) -> etree._Element:
     except (etree.XMLSyntaxError, ValueError) as e:
         raise XmlMalformed(f"no well-formed XML: {e}") from e
     tree = root.getroottree()
+    if (tree.docinfo.encoding or "UTF-8").upper() not in _ENCODINGS:
+        raise XmlMalformed(f"encoding {tree.docinfo.encoding}; want UTF-8")
     if tree.docinfo.doctype or tree.docinfo.internalDTD is not None:
         raise XmlMalformed("a document type declaration")
     if root.getprevious() is not None or root.getnext() is not None:
@@ -113,6 +122,8 @@ def _check_nodes(root: etree._Element) -> None:
             raise XmlMalformed(f"more than {ELEMENTS_MAX} elements, or deeper than {DEPTH_MAX}")
         if not isinstance(element.tag, str):
             raise XmlMalformed("a comment, a processing instruction or an entity")
+        if len(element.attrib) > ATTRIBUTES_MAX:
+            raise XmlMalformed(f"an element with more than {ATTRIBUTES_MAX} attributes")
         if any(str(name).startswith((_XML, _XSI)) for name in element.attrib):
             raise XmlMalformed("an xml: or xsi: attribute")
         pending.extend((child, depth + 1) for child in element)

@@ -7,7 +7,7 @@ Rules for the claims of an NVIDIA GPU, and the names of those claims.
     mode                  "spt" one GPU, "mpt" several, "ppcie" protected PCIe, "unstated" by drivers that do not say
     fwid                  "match" | "absent": firmware named by report and certificate
     rim_driver, rim_vbios "verified" | "missing": the reference manifests; their ids are rim_driver_id, rim_vbios_id
-    rim_expired_days      whole days since the first of the RIMs' certificates expired, rounded up; 0 if none has
+    rim_expired_days      whole days since the first of the RIMs' certificates expired, begun ones too; 0 if none has
     measurements          "match" | "mismatch" | "incomplete"; `compared` says how many reference values were compared
     mismatching_indices   RIM indices that differ
     revocation            "not checked"
@@ -17,15 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 
 from attest import reasons
 from attest.claims import Claims
-from attest.policy import Asked, Policy
+from attest.policy import Asked, Policy, one_of
 from attest.reasons import Reason
 from attest.result import Finding
 
-FWID_SINCE_DRIVER = 550  # older drivers' reports have no firmware identity (spec: seen absent in 535.86.09 and 545.00)
+FWID_SINCE_DRIVER = (550,)  # older drivers' reports have no firmware identity (seen absent in 535.86.09 and 545.00)
 RIM_ROLES = ("driver", "vbios")
+_NEVER = (1 << 64,)  # a minimum that no version reaches
 
 
 def appraise_gpu(claims: Claims, policy: Policy, _now: datetime) -> Iterator[Finding]:
@@ -44,33 +46,37 @@ def appraise_gpu(claims: Claims, policy: Policy, _now: datetime) -> Iterator[Fin
 
 def _architecture(claims: Claims, policy: Policy) -> Finding:
     found, allowed = claims.values.get("architecture"), policy.nvidia.architectures
-    wanted = " or ".join(sorted(allowed))
+    wanted = one_of(allowed)
     reason = reasons.ARCHITECTURE_NOT_ACCEPTED
     return _rule(claims, "is of an accepted architecture", reason, found in allowed, str(found), wanted)
 
 
 def _mode(claims: Claims, policy: Policy) -> Finding:
     found, allowed = claims.values.get("mode"), policy.nvidia.modes
-    wanted = " or ".join(sorted(allowed))
+    wanted = one_of(allowed)
     return _rule(claims, "is in an accepted mode", reasons.MODE_NOT_ACCEPTED, found in allowed, str(found), wanted)
 
 
 def _version(claims: Claims, claim: str, minimum: str | None, base: int, reason: Reason) -> Finding:
-    found = str(claims.values.get(claim, ""))
-    holds = bool(found) and (minimum is None or _reaches(found, minimum, base))
-    return _rule(claims, f"names a {claim} version that is new enough", reason, holds, found, minimum or "any")
+    found = claims.values.get(claim)
+    version = _numbers(found, base)
+    holds = version is not None and (minimum is None or version >= (_numbers(minimum, base) or _NEVER))
+    return _rule(claims, f"names a {claim} version that is new enough", reason, holds, str(found), minimum or "any")
 
 
-def _reaches(found: str, minimum: str, base: int) -> bool:
+@lru_cache(maxsize=1024)
+def _numbers(version: object, base: int) -> tuple[int, ...] | None:
+    """The parts of a version as numbers. None for what is none: it is neither new enough nor old."""
     try:
-        return [int(part, base) for part in found.split(".")] >= [int(part, base) for part in minimum.split(".")]
+        return tuple(int(part, base) for part in version.split(".")) if isinstance(version, str) else None
     except ValueError:
-        return False  # a version that is no number is not known to be new enough
+        return None
 
 
 def _fwid(claims: Claims, policy: Policy) -> Finding:
     found = claims.values.get("fwid")
-    old = not _reaches(str(claims.values.get("driver", "")), str(FWID_SINCE_DRIVER), 10)
+    driver = _numbers(claims.values.get("driver"), 10)
+    old = driver is not None and driver < FWID_SINCE_DRIVER
     excused = found == "absent" and old and policy.nvidia.fwid is Asked.OPTIONAL
     rule = "runs the firmware that its certificate endorses"
     return _rule(claims, rule, reasons.FWID_ABSENT, found == "match" or excused, str(found), "match")
@@ -78,13 +84,14 @@ def _fwid(claims: Claims, policy: Policy) -> Finding:
 
 def _rim_age(claims: Claims, policy: Policy) -> Finding:
     days, most = claims.values.get("rim_expired_days"), policy.nvidia.rim_expired_days_max
-    holds = type(days) is int and days <= most
+    holds = type(days) is int and 0 <= days <= most
     return _rule(claims, "has unexpired RIMs", reasons.RIM_EXPIRED, holds, f"{days} days ago", f"at most {most}")
 
 
 def _measurements(claims: Claims, policy: Policy) -> Finding:
-    state = claims.values.get("measurements")
+    state, compared = claims.values.get("measurements"), claims.values.get("compared")
     differing = claims.values.get("mismatching_indices")
+    some = type(compared) is int and compared > 0  # nothing compared is nothing matched
     tolerated = (
         isinstance(differing, tuple)
         and bool(differing)
@@ -92,7 +99,7 @@ def _measurements(claims: Claims, policy: Policy) -> Finding:
     )
     blind = state == "incomplete" and differing == ()  # nothing differs as far as we could see
     reason = reasons.RIM_UNAVAILABLE if blind else reasons.MEASUREMENTS_MISMATCH
-    holds = state == "match" or (state == "mismatch" and tolerated)
+    holds = some and ((state == "match" and differing == ()) or (state == "mismatch" and tolerated))
     shown = f"{state} at {', '.join(map(str, differing))}" if isinstance(differing, tuple) and differing else str(state)
     return _rule(claims, "measures what the RIMs say", reason, holds, shown, "match")
 

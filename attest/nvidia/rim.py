@@ -24,7 +24,7 @@ from attest.memo import Memo
 from attest.nvidia.chain import DeviceClass
 from attest.nvidia.report import Field, Report
 from attest.reasons import Reason
-from attest.x509 import KnownPaths, Path, PathError, verify_path
+from attest.x509 import KnownPaths, Loaded, Path, PathError, verify_path
 from attest.xmldsig import DOCUMENT_BYTES_MAX, DigestMismatch, SignatureMismatch, XmlMalformed, verify
 
 RIM_CERTIFICATES_MIN = 3
@@ -34,9 +34,11 @@ VALUE_HEX = 96  # SHA-384
 
 _SWID = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _HASH = "{http://www.w3.org/2001/04/xmlenc#sha384}Hash"
-_COMPONENT = re.compile(r"[A-Z0-9.]{1,64}")  # what may stand in an id: it ends up in file names and addresses
+# What may stand between the underscores of an id, by their number: it ends up in file names and addresses.
+_COMPONENTS = {n: re.compile("_".join(["[A-Z0-9.]{1,64}"] * n)) for n in (2, 4)}
 _DRIVER = re.compile(r"\d+(\.\d+)+")
 _VBIOS = re.compile(r"[0-9A-F]{2}(\.[0-9A-F]{2}){4}")
+_NAMING = (Field.DRIVER_VERSION, Field.VBIOS_VERSION, Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU)
 _EDITION = {DeviceClass.GH100: "GPU"}
 _SIGNER = {DeviceClass.GH100: "GH100"}  # in the common name of the signer's issuer
 
@@ -50,16 +52,15 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The RIM that a report calls for: its id, and what the document must say of itself."""
+    """The RIM that a report calls for: its name, and what the document must say of itself."""
 
     role: Role
-    id: str
+    need: Need
     version: str
     device_class: DeviceClass
 
-    @property
-    def need(self) -> Need:
-        return Need(CollateralKind.NVIDIA_RIM, self.id)
+    def __hash__(self) -> int:
+        return hash(self.need)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,21 @@ class Rim:
 
 
 KnownRims = Memo[Rim]
+KnownWanted = Memo[tuple[Wanted, Wanted]]
 
 
-def wanted_by(report: Report, device_class: DeviceClass) -> tuple[Wanted, Wanted]:
+def wanted_by(report: Report, device_class: DeviceClass, *, known: KnownWanted) -> tuple[Wanted, Wanted]:
     """Driver RIM and VBIOS RIM of a Hopper GPU, named as NVIDIA's RIM service names them."""
+    key = device_class, *(report.opaque.get(field) for field in _NAMING)
+    return known.get(key) or known.put(key, _wanted_by(report, device_class))
+
+
+def _wanted_by(report: Report, device_class: DeviceClass) -> tuple[Wanted, Wanted]:
     driver, vbios = driver_version(report), vbios_version(report)
     project, sku, chip = (_text(report, f) for f in (Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU))
     return (
-        Wanted(Role.DRIVER, _id("NV_GPU_DRIVER", device_class, driver), driver, device_class),
-        Wanted(Role.VBIOS, _id("NV_GPU_VBIOS", project, sku, chip, vbios.replace(".", "")), vbios, device_class),
+        Wanted(Role.DRIVER, _need("NV_GPU_DRIVER", device_class, driver), driver, device_class),
+        Wanted(Role.VBIOS, _need("NV_GPU_VBIOS", project, sku, chip, vbios.replace(".", "")), vbios, device_class),
     )
 
 
@@ -102,12 +109,11 @@ def vbios_version(report: Report) -> str:
     return ".".join(f"{raw[at]:02X}" for at in (3, 2, 1, 0, 4))
 
 
-def _id(*components: str) -> str:
-    parts = [component.upper() for component in components]
-    for part in parts[1:]:
-        if not _COMPONENT.fullmatch(part):
-            raise MalformedEvidence(reasons.RIM_ID_MALFORMED, repr(part), "letters, digits and dots")
-    return "_".join(parts)
+def _need(prefix: str, *components: str) -> Need:
+    named = "_".join(components).upper()
+    if not _COMPONENTS[len(components)].fullmatch(named):
+        raise MalformedEvidence(reasons.RIM_ID_MALFORMED, repr(named), "letters, digits and dots")
+    return Need(CollateralKind.NVIDIA_RIM, f"{prefix}_{named}")
 
 
 def _field(report: Report, field: Field) -> bytes:
@@ -128,8 +134,8 @@ def load(document: Document, anchors: Sequence[Anchor], *, known: KnownRims, pat
     return known.get(document.sha256) or known.put(document.sha256, _load(document.data, anchors, paths))
 
 
-def check(rim: Rim, wanted: Wanted, *, now: datetime) -> None:
-    """That a RIM is for this very product and version, and that its signer existed at `now`."""
+def check(rim: Rim, wanted: Wanted) -> None:
+    """That a RIM is for this very product and version. UntrustedCollateral otherwise."""
     says = (rim.product, rim.edition, rim.version.upper())
     must = (str(wanted.device_class), _EDITION[wanted.device_class], wanted.version.upper())
     if says != must:
@@ -139,8 +145,12 @@ def check(rim: Rim, wanted: Wanted, *, now: datetime) -> None:
         raise UntrustedCollateral(reasons.RIM_BINDING, f"version {rim.version}", f"that of a {wanted.role}")
     if _SIGNER[wanted.device_class] not in rim.signer:
         raise UntrustedCollateral(reasons.RIM_BINDING, f"signer under {rim.signer}", _SIGNER[wanted.device_class])
-    if now < rim.path.not_before:
-        found = f"valid from {rim.path.not_before:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def check_time(path: Path, *, now: datetime) -> None:
+    """That a RIM's signer existed at `now`, or UntrustedCollateral. How long ago it expired, a policy judges."""
+    if now < path.not_before:
+        found = f"valid from {path.not_before:%Y-%m-%dT%H:%M:%SZ}"
         raise UntrustedCollateral(reasons.RIM_TIME, found, f"{now:%Y-%m-%dT%H:%M:%SZ}")
 
 
@@ -155,7 +165,7 @@ def _load(data: bytes, anchors: Sequence[Anchor], paths: KnownPaths) -> Rim:
                 reasons.RIM_CHAIN, f"{len(certificates)} certificates", "the signer's whole chain"
             )
         try:
-            found.append(verify_path(certificates, anchors, paths))
+            found.append(verify_path([Loaded.of(each) for each in certificates], anchors, paths))
         except PathError as e:
             raise UntrustedCollateral(reasons.RIM_CHAIN, e.found, e.wanted) from e
 

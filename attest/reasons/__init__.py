@@ -1,56 +1,16 @@
 """
 The catalogue of reason codes: why evidence was not believed, or believed and not liked.
 
-A code never changes its meaning and is never used again for another: operators write alerts on them. Each says at
-which stage it arises, whose fault it is (which decides between "the node is out" and "ask again later") and what to do.
+One table in code, `CATALOGUE`. Here are the reasons of every kind of evidence and NVIDIA's; the modules beside hold
+those of SEV-SNP, TDX, NVIDIA's remote verifier and signed tokens. `docs/reasons.md` is rendered from the table.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from attest.reasons.catalogue import CATALOGUE, Fault, Reason, Stage
+from attest.reasons.catalogue import reason as _reason
 
-
-class Stage(StrEnum):
-    """The step of verification at which a reason arises, in the order in which they run."""
-
-    PARSE = "parse"
-    CHAIN = "chain"
-    SIGNATURE = "signature"
-    FRESHNESS = "freshness"
-    REFERENCE = "reference-values"
-    BUNDLE = "bundle"
-    BINDING = "binding"
-    APPRAISE = "appraise"
-
-
-class Fault(StrEnum):
-    """Whose fault it is. The node's: its trust ends. The collateral's: we could not decide, and ask again."""
-
-    NODE = "node"
-    COLLATERAL = "collateral"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One way to be refused. `code` is stable; `meaning` and `remedy` are sentences for people."""
-
-    code: str
-    stage: Stage
-    meaning: str
-    remedy: str
-    fault: Fault = Fault.NODE
-
-
-CATALOGUE: dict[str, Reason] = {}
-
-
-def _reason(code: str, stage: Stage, meaning: str, remedy: str, fault: Fault = Fault.NODE) -> Reason:
-    if code in CATALOGUE:
-        raise ValueError(f"the reason code {code!r} is taken")
-    CATALOGUE[code] = Reason(code, stage, meaning, remedy, fault)
-    return CATALOGUE[code]
-
+__all__ = ["CATALOGUE", "Fault", "Reason", "Stage"]
 
 _COLLECT_AGAIN = "Collect the evidence again on the node with `nodeprobe collect` and send it unchanged."
 _NOT_GENUINE = (
@@ -141,6 +101,26 @@ CHAIN_TIME = _reason(
     Stage.CHAIN,
     "A certificate of the device chain is not valid at this time.",
     "Check the verifier's clock, and the time given with --at.",
+)
+
+CHAIN_REVOKED = _reason(
+    "chain-revoked",
+    Stage.CHAIN,
+    "The vendor revoked a certificate of the device chain.",
+    "Take the node out: its keys are not trusted any more. Ask the vendor what happened to the device.",
+)
+CHAIN_STATUS_UNKNOWN = _reason(
+    "chain-status-unknown",
+    Stage.CHAIN,
+    "The vendor's responder does not know a certificate of the device chain.",
+    _NOT_GENUINE,
+)
+OCSP_MALFORMED = _reason(
+    "ocsp-malformed",
+    Stage.CHAIN,
+    "A revocation answer is not one to the question asked, or is not by whom may give it.",
+    "Fetch the answer again from the vendor's responder, and keep it unchanged.",
+    Fault.COLLATERAL,
 )
 
 # --- signature --------------------------------------------------------------------------------------------------------
@@ -247,6 +227,13 @@ RIM_CONFLICT = _reason(
     "Fetch both RIMs again; if the conflict stays, report the pair of versions to the vendor.",
     Fault.COLLATERAL,
 )
+RIM_REVOKED = _reason(
+    "rim-revoked",
+    Stage.REFERENCE,
+    "The vendor revoked a certificate of the RIM's signer.",
+    "Fetch the RIM again: the vendor issues one under a new signer.",
+    Fault.COLLATERAL,
+)
 NVDEC_STATUS = _reason(
     "nvdec-status",
     Stage.REFERENCE,
@@ -273,11 +260,18 @@ DEVICES_DIFFER = _reason(
     "The GPUs of one node disagree about something that they must share (mode, driver, root).",
     "Bring all GPUs of the node to the same mode and driver, then collect again.",
 )
+TOPOLOGY = _reason(
+    "topology",
+    Stage.BUNDLE,
+    "GPUs and switches of the box do not name each other as the devices in the evidence are.",
+    "Send the evidence of all eight GPUs and all four switches of one box, each once.",
+)
 ROOTS_MIXED = _reason(
     "roots-mixed",
     Stage.BUNDLE,
     "Device and RIM rest on roots of different origin, one a vendor's and one emulated.",
     "Use a vendor's RIM for a vendor's device, and emulated ones together.",
+    Fault.COLLATERAL,
 )
 
 # --- binding ----------------------------------------------------------------------------------------------------------
@@ -360,7 +354,37 @@ RIM_EXPIRED = _reason(
 REVOCATION_NOT_CHECKED = _reason(
     "revocation-not-checked",
     Stage.APPRAISE,
-    "Nobody asked whether the certificates were revoked, and the policy requires it.",
-    'This version cannot check revocation yet. A policy with `revocation = "optional"` accepts that openly.',
+    "Not every certificate was asked about revocation, and the policy requires it.",
+    "Give the vendor's answers: let the orchestrator fetch them, or put them into the --collateral folder. A policy "
+    'with `revocation = "optional"` accepts their absence openly.',
     Fault.COLLATERAL,
 )
+REVOCATION_HOLD = _reason(
+    "revocation-hold",
+    Stage.APPRAISE,
+    "The vendor put a certificate on hold: it may be revoked, or taken back into service.",
+    "Ask the vendor. A policy with `nvidia.allow_hold` accepts it openly.",
+)
+REVOCATION_STALE = _reason(
+    "revocation-stale",
+    Stage.APPRAISE,
+    "A revocation answer ran out longer ago than the policy allows.",
+    "Fetch it again; or allow older ones with `revocation_stale_hours_max`.",
+    Fault.COLLATERAL,
+)
+COLLATERAL_STALE = _reason(
+    "collateral-stale",
+    Stage.APPRAISE,
+    "A document should have been fetched anew longer ago than the policy allows, and could not be.",
+    "See `orchestrator collateral list` for what fails; or allow older ones with `collateral_stale_hours_max`.",
+    Fault.COLLATERAL,
+)
+TOPOLOGY_ABSENT = _reason(
+    "topology-absent",
+    Stage.APPRAISE,
+    "A GPU in protected-PCIe mode came without the switches that it is wired to.",
+    'Send the evidence of the switches, too; or allow their absence with `nvidia.topology = "optional"`.',
+)
+
+# The rest of the table: importing these modules enters their reasons.
+from attest.reasons import nras, snp, tdx, tokens  # noqa: E402, F401
