@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from stamina.instrumentation import set_on_retry_hooks
 
 from attest.evidence import Bundle, Nonce
+from attest.keyfiles import KeyFileError
 from nodeprobe.problems import Problem, ProblemError
 from nodeprobe.telling import Tell
 from nodeprobe.worklog import Memory
 from nodeprobe.world import Inference, World
 from orchestrator.client import Client, Unreachable
-from orchestrator.keyfiles import KeyFileError
 from orchestrator.wallets import Wallet
 from orchestrator.worker_keys import WorkerKey
 

@@ -27,7 +27,7 @@ from orchestrator.scheduler import RoutingTable
 
 _HOT = frozenset((URLS, MODELS))
 Clock = Callable[[], datetime]
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+Lifespan = Callable[[object], AbstractAsyncContextManager[None]]
 
 
 def create_app(

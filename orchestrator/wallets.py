@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from orchestrator import keyfiles, reasons
+from attest import keyfiles
+from orchestrator import reasons
 from orchestrator.amino import (
     KEY_TYPE,
     ORDER,

@@ -28,7 +28,8 @@ from http_message_signatures import (
 from http_message_signatures.digests import ContentDigest
 from http_message_signatures.exceptions import HTTPMessageSignaturesException
 
-from orchestrator import keyfiles, reasons
+from attest import keyfiles
+from orchestrator import reasons
 from orchestrator.reasons import Refused
 
 TAG = "workermanager/v1"

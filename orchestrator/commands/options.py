@@ -25,6 +25,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 # By the annotation of a field of Settings.
 _TYPES: dict[str, Any] = {
     "str": str,
+    "bool": bool,
     "int": int,
     "float": float,
     "Path": click.Path(path_type=Path),
@@ -60,8 +61,8 @@ class Remote:
     @contextmanager
     def client(self, *, signing: bool = False) -> Iterator[Client]:
         """A client for it. KeyFileError if it must sign and the key cannot be read."""
+        from attest.keyfiles import KeyFileError
         from orchestrator.client import Client
-        from orchestrator.keyfiles import KeyFileError
         from orchestrator.wallets import Wallet
 
         if signing and not self.key_was_named and not self.key.exists():
@@ -90,36 +91,43 @@ def remote(command: _Command) -> Callable[..., Any]:
     return output(wrapped)
 
 
+def settings_of(*names: str) -> Callable[[_Command], Callable[..., Any]]:
+    """An option and environment variable for each of these settings, and --config; the command gets `Settings`."""
+    wanted = [each for each in fields(Settings) if each.name in names]
+
+    def decorate(command: _Command) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapped(out: Output, /, *args: Any, **kwargs: Any) -> Any:
+            given = {each.name: kwargs.pop(each.name) for each in wanted}
+            given["state_dir"] = given["state_dir"] or default_state_dir(os.environ)
+            return command(out, Settings(**given), *args, **kwargs)
+
+        decorated: Callable[..., Any] = output(wrapped)
+        for each in reversed(wanted):
+            decorated = _option_of(each)(decorated)
+        return click.option(
+            "--config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="ORCHESTRATOR_CONFIG",
+            is_eager=True,
+            expose_value=False,
+            callback=_read_config,
+            help="TOML file of settings, named as the options are. Flags and environment come first.",
+        )(decorated)
+
+    return decorate
+
+
 def all_settings(command: _Command) -> Callable[..., Any]:
-    """One option and environment variable for every setting, and --config for all; the command gets `Settings`."""
-
-    @functools.wraps(command)
-    def wrapped(out: Output, /, **kwargs: Any) -> Any:
-        given = {each.name: kwargs.pop(each.name) for each in fields(Settings)}
-        given["state_dir"] = given["state_dir"] or default_state_dir(os.environ)
-        return command(out, Settings(**given), **kwargs)
-
-    decorated: Callable[..., Any] = output(wrapped)
-    for each in reversed(fields(Settings)):
-        decorated = _option_of(each)(decorated)
-    return click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        envvar="ORCHESTRATOR_CONFIG",
-        is_eager=True,
-        expose_value=False,
-        callback=_read_config,
-        help="TOML file of settings, named as the options are. Flags and environment come first.",
-    )(decorated)
+    """`settings_of` every setting there is."""
+    return settings_of(*(each.name for each in fields(Settings)))(command)
 
 
 def _option_of(field: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    flag = (
-        "--state"
-        if field.name == "state_dir"
-        else "--" + field.name.replace("_", "-").replace("allow-ranges", "allow-range")
-    )
+    flag = "--state" if field.name == "state_dir" else "--" + field.name.replace("_", "-").replace("-ranges", "-range")
     variable = "ORCHESTRATOR_STATE" if field.name == "state_dir" else "ORCHESTRATOR_" + field.name.upper()
+    if field.type == "bool":
+        flag = f"{flag}/--no-{field.name.replace('_', '-')}"
     repeated = field.type == "tuple[str, ...]"
     kind = _TYPES[field.type]
     if "max" in field.metadata or "min" in field.metadata:

@@ -76,8 +76,8 @@ class Output:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn what can go wrong into words on stderr and an exit status."""
+        from attest.keyfiles import KeyFileError
         from orchestrator.client import ServerRefused, Unreachable
-        from orchestrator.keyfiles import KeyFileError
         from orchestrator.settings import SettingsError
 
         try:

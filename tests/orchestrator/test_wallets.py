@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attest.keyfiles import KeyFileError
 from orchestrator import amino, bech32, reasons
 from orchestrator.amino import ORDER, StdSignature, adr36_sign_bytes, verify_adr36, verify_amino, verify_permit
-from orchestrator.keyfiles import KeyFileError
 from orchestrator.reasons import Problem, Refused
 from orchestrator.wallets import (
     LIFETIME_MAX,

@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import keyfiles, reasons
-from orchestrator.keyfiles import KeyFileError
+from attest import keyfiles
+from attest.keyfiles import KeyFileError
+from orchestrator import reasons
 from orchestrator.reasons import Problem, Refused
 from orchestrator.wallets import Wallet
 from orchestrator.worker_keys import (
