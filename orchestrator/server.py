@@ -19,17 +19,20 @@ from types import FrameType
 
 import uvicorn
 
-from attest.anchors import Anchors
+from attest.anchors import VENDORS, Anchors, load_emulated
+from attest.folder import FolderError
 from attest.policy import POLICY_BYTES_MAX, SHIPPED, Policy, PolicyError, parse, shipped
 from attest.verify import installed
 from orchestrator import logs
+from orchestrator.addresses import parse_ranges
 from orchestrator.api.wire import BoundedHttp
 from orchestrator.app import create_app
-from orchestrator.broker import Broker
+from orchestrator.broker import FolderBroker
 from orchestrator.manager import Rules, WorkerManager
-from orchestrator.parts import anchors_of, broker_of, ranges_of, store_of
+from orchestrator.reasons import Refused
 from orchestrator.scheduler import RoutingTable
 from orchestrator.settings import Settings, SettingsError
+from orchestrator.store import Store, StoreError
 from orchestrator.ticks import Ticks
 from orchestrator.verdicts import VerifyingJudge
 from orchestrator.work import Epochs
@@ -42,11 +45,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Run until told to stop. `announce` gets the URL once requests are taken. SettingsError says why it cannot run."""
     draining = threading.Event()
-    with closing(store_of(settings)) as store, closing(_listen(settings.host, settings.port)) as listener:
+    with closing(_open_store(settings)) as store, closing(_listen(settings.host, settings.port)) as listener:
         table = RoutingTable()
-        anchors = anchors_of(settings)
-        broker = broker_of(settings, store, anchors, _utc_now)
-        manager = WorkerManager(store, table, _judge(settings, anchors, broker), rules=_rules(settings), clock=_utc_now)
+        broker = _broker(settings)
+        manager = WorkerManager(store, table, _judge(settings, broker), rules=_rules(settings), clock=_utc_now)
         manager.load()
         url = _url_of(listener)
         logs.configure(settings.log_format)
@@ -108,6 +110,13 @@ class _Server(uvicorn.Server):
 
 
 # --- parts, as the settings say ---------------------------------------------------------------------------------------
+def _open_store(settings: Settings) -> Store:
+    try:
+        return Store(settings.database_path)
+    except StoreError as e:
+        raise SettingsError(str(e)) from e
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -122,8 +131,16 @@ def _url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _judge(settings: Settings, anchors: Anchors, broker: Broker) -> VerifyingJudge:
+def _judge(settings: Settings, broker: FolderBroker) -> VerifyingJudge:
+    anchors = VENDORS.trusting(_emulated(settings.trust_root)) if settings.trust_root else VENDORS
     return VerifyingJudge(installed(anchors), _policy(settings.policy), broker, settings.trust_root is not None)
+
+
+def _emulated(path: Path) -> Anchors:
+    try:
+        return load_emulated(path.read_bytes())
+    except (OSError, ValueError) as e:
+        raise SettingsError(f"--trust-root {path}: {e}") from e
 
 
 def _policy(name: str) -> Policy:
@@ -137,12 +154,23 @@ def _policy(name: str) -> Policy:
         raise SettingsError(f"--policy {name}: {e}") from e
 
 
+def _broker(settings: Settings) -> FolderBroker:
+    try:
+        return FolderBroker(settings.collateral)
+    except FolderError as e:
+        raise SettingsError(f"--collateral: {e}") from e
+
+
 def _rules(settings: Settings) -> Rules:
+    try:
+        allowed = parse_ranges(settings.allow_ranges)
+    except Refused as e:
+        raise SettingsError(f"--allow-range {e.got}: want {e.want}") from e
     return Rules(
         liveliness=timedelta(seconds=settings.liveliness_seconds),
         challenge_life=timedelta(seconds=settings.challenge_seconds),
         epochs=Epochs(settings.epoch_zero, timedelta(seconds=settings.epoch_seconds)),
-        allowed_ranges=ranges_of(settings.allow_ranges, "--allow-range"),
+        allowed_ranges=allowed,
         domain=settings.domain,
         admin_address=settings.admin_address,
     )

@@ -167,7 +167,7 @@ def orchestrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         root = json.loads(stage.run("nodeprobe", "emulate-root", str(stage.root), "--json"))
         server = stage.start(
             *("orchestrator", "serve", "--json", "--state", str(folder / "state"), "--port", "0"),
-            *("--policy", "lab", "--trust-root", root["anchors"], "--collateral", root["collateral"], "--no-fetch"),
+            *("--policy", "lab", "--trust-root", root["anchors"], "--collateral", root["collateral"]),
             *("--allow-range", "127.0.0.0/8", "--liveliness-seconds", str(LIVELINESS_SECONDS)),
         )
         stage.url = server.ready["url"]
