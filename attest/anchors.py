@@ -8,13 +8,17 @@ device hands over either. Facts from NVIDIA's published roots; the fingerprints 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from attest.nvidia.nras_issuer import NRAS, NrasIssuer
+from attest.snp.anchors import AMD, Ark
+from attest.tdx.roots import INTEL, Root
 
 ANCHORS_BYTES_MAX = 64 << 10
 
@@ -59,10 +63,14 @@ class Anchors:
 
     nvidia_device: tuple[Anchor, ...] = ()
     nvidia_rim: tuple[Anchor, ...] = ()
+    amd_ark: tuple[Ark, ...] = ()
+    intel_sgx: tuple[Root, ...] = ()
+    nras: tuple[NrasIssuer, ...] = ()
 
     def trusting(self, emulated: Anchors) -> Anchors:
         """These, and a throw-away root beside them: for trials. Whatever rests on it is marked `emulated`."""
-        return Anchors(self.nvidia_device + emulated.nvidia_device, self.nvidia_rim + emulated.nvidia_rim)
+        both = {each.name: getattr(self, each.name) + getattr(emulated, each.name) for each in fields(self)}
+        return Anchors(**both)
 
 
 def spki_of(key: object) -> bytes:
@@ -74,7 +82,8 @@ def spki_of(key: object) -> bytes:
 
 def load_emulated(pem: bytes) -> Anchors:
     """
-    Roots of an emulator: PEM of exactly two self-issued certificates, device root first, RIM root second.
+    Roots of an emulator, PEM of self-issued certificates: of GPUs two (P-384: device root first, RIM root second), of
+    SEV-SNP one a product (RSA-4096, named ARK-…), of TDX one (P-256). Any of the three kinds may be absent.
 
     ValueError if it is anything else, or holds a vendor's root: those are built in and need no file.
     """
@@ -82,16 +91,25 @@ def load_emulated(pem: bytes) -> Anchors:
         raise ValueError(f"a file of roots has at most {ANCHORS_BYTES_MAX} bytes")
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-        if len(certificates) != 2:
-            raise ValueError(f"want two certificates (device root, RIM root), found {len(certificates)}")
         if any(certificate.subject != certificate.issuer for certificate in certificates):
             raise ValueError("a root must be self-issued")
-        device, rim = (Anchor.of(certificate) for certificate in certificates)
+        gpu = tuple(Anchor.of(each) for each in certificates if _curve(each) == "secp384r1")
+        tdx = tuple(Root.of(each) for each in certificates if _curve(each) == "secp256r1")
+        snp = tuple(Ark.of(each) for each in certificates if not _curve(each))
     except UNREADABLE as e:
         raise ValueError(str(e)) from e
-    if not device.emulated or not rim.emulated:
+    if len(gpu) not in (0, 2) or len(tdx) > 1 or len({ark.product for ark in snp}) != len(snp):
+        raise ValueError(f"want two roots of GPUs (device, RIM), found {len(gpu)}; and at most one of each CPU")
+    if len(gpu) + len(tdx) + len(snp) != len(certificates):
+        raise ValueError("a root with another kind of key")
+    if not all([*(r.emulated for r in gpu), *(r.emulated for r in tdx), *(r.emulated for r in snp)]):
         raise ValueError("vendors' roots are built in; the file must hold an emulator's")
-    return Anchors(nvidia_device=(device,), nvidia_rim=(rim,))
+    return Anchors(gpu[:1], gpu[1:], snp, tdx)
+
+
+def _curve(certificate: x509.Certificate) -> str:
+    key = certificate.public_key()
+    return key.curve.name if isinstance(key, EllipticCurvePublicKey) else ""
 
 
 def _pinned(subject: str, point: str, spki_sha256: str) -> Anchor:
@@ -118,4 +136,4 @@ NVIDIA_RIM = _pinned(
     "c57f15fedeb862c8f906ae8fddc7b12238597dbdf0fa56e78453833f6d0be43af3871a47f057584799",
     NVIDIA_RIM_SPKI_SHA256,
 )
-VENDORS = Anchors(nvidia_device=(NVIDIA_DEVICE,), nvidia_rim=(NVIDIA_RIM,))
+VENDORS = Anchors((NVIDIA_DEVICE,), (NVIDIA_RIM,), AMD.amd_ark, (INTEL,), (NRAS,))

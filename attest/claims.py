@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-Value = str | int | bool | tuple[int, ...]
+Value = str | int | bool | tuple[int, ...] | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +25,4 @@ class Claims:
     not_after: datetime  # when the first certificate that the claims rest on expires
     values: Mapping[str, Value]
     collateral: Mapping[str, str]
+    stale_since: datetime | None = None  # since when a document should have been fetched anew; None: all are fresh

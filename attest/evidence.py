@@ -21,8 +21,10 @@ BUNDLE_BYTES_MAX = 1 << 20
 DEVICES_MAX = 32
 PAYLOAD_BYTES_MAX = 64 << 10
 CERTIFICATES_BYTES_MAX = 32 << 10
+LOG_BYTES_MAX = 512 << 10
 
 NVIDIA = "nvidia"  # SPDM reports of NVIDIA GPUs and switches; which of them, the certificates say
+NVIDIA_NRAS = "nvidia-nras"  # tokens of NVIDIA's remote verifier about one device
 INTEL_TDX = "intel-tdx"
 AMD_SNP = "amd-snp"
 
@@ -32,8 +34,9 @@ class Evidence:
     """One device's signed report, and the certificates it handed over with it."""
 
     kind: str  # which verifier reads it
-    payload: bytes  # the very bytes the device signed; never decoded and encoded again
-    certificates: bytes = b""  # PEM, device-supplied, untrusted until chained to a pinned root
+    payload: bytes  # the very bytes the device signed, or a token about it; never decoded and encoded again
+    certificates: bytes = b""  # PEM (SEV-SNP: or DER), device-supplied, untrusted until chained to a pinned root
+    log: bytes = b""  # of a TDX guest: the events that its registers were extended by
 
     def __hash__(self) -> int:  # payloads answer nonces, so they differ
         return hash(self.payload)
@@ -51,7 +54,8 @@ def dumps(bundle: Bundle) -> bytes:
 
 def _canonical(evidence: Evidence) -> bytes:
     payload, certificates = base64.b64encode(evidence.payload), base64.b64encode(evidence.certificates)
-    return b'{"certificates":"%b","kind":%b,"payload":"%b"}' % (certificates, _quoted(evidence.kind), payload)
+    log = b'"log":"%b",' % base64.b64encode(evidence.log) if evidence.log else b""
+    return b'{"certificates":"%b","kind":%b,%b"payload":"%b"}' % (certificates, _quoted(evidence.kind), log, payload)
 
 
 @lru_cache(maxsize=64)

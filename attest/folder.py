@@ -1,6 +1,8 @@
 """
 Collateral from a folder: documents of every kind that a manifest lists (`attest.manifest`, as `orchestrator collateral
-export` writes it), and RIMs that somebody laid down, named `<RIM id>.xml` or anything, recognised by content.
+export` writes it), and what somebody laid down: RIMs, named `<RIM id>.xml` or anything, recognised by content; OCSP
+responses, under any name that ends in .der; Intel's documents for TDX, as one JSON of the form that PCCS clients
+exchange, under any name that ends in .json.
 
 What a file claims to be only serves to find it. Whether it is genuine, and for this device, the verifier decides.
 """
@@ -16,8 +18,12 @@ from pathlib import Path
 
 from cryptography import x509
 
+from attest import ocsp
 from attest.collateral import CollateralKind, Document, Need
+from attest.errors import AttestError
 from attest.manifest import MANIFEST, MANIFEST_BYTES_MAX, Entry, ManifestError, parse
+from attest.tdx.documents import BUNDLE_BYTES_MAX as TDX_BYTES_MAX
+from attest.tdx.documents import split
 from attest.x509 import UNREADABLE
 from attest.xmldsig import DOCUMENT_BYTES_MAX
 
@@ -47,6 +53,8 @@ class Folder:
         self._path = path
         self._rims: tuple[_Rim, ...] = ()
         self._listed: Mapping[Need, Entry] = {}
+        self._bundled: Mapping[Need, Document] = {}
+        self._answers: tuple[tuple[datetime, Need, Document], ...] = ()
         self.read()
 
     @property
@@ -66,7 +74,9 @@ class Folder:
             raise FolderError(f"{self._path} holds {len(files)} files, at most {FILES_MAX} are looked at")
         self._listed = self._manifest()
         named = {MANIFEST, *(entry.file for entry in self._listed.values())}
-        others = (path for path in files if path.name not in named)
+        others = [path for path in files if path.name not in named]
+        self._bundled = {need: found for path in others for need, found in _bundle(path).items()}
+        self._answers = tuple(found for path in others if (found := _answer(path)) is not None)
         self._rims = tuple(rim for path in others if (rim := _recognise(path)) is not None)
 
     def document(self, need: Need) -> Document | None:
@@ -88,7 +98,9 @@ class Folder:
 
     def at(self, now: datetime) -> Candidates:
         """A Fetch for a verification at `now`: of several RIMs of one version, signers change over the years."""
-        return Candidates(self._rims, now, self._path, self._listed)
+        given = sorted((each for each in self._answers if each[0] <= now), key=lambda each: each[0])
+        answers = {need: document for _, need, document in given}  # of several, the last one given by then
+        return Candidates(self._rims, now, self._path, self._listed, {**self._bundled, **answers})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +114,13 @@ class Candidates:
     now: datetime
     path: Path = Path()
     listed: Mapping[Need, Entry] = field(default_factory=dict)
+    bundled: Mapping[Need, Document] = field(default_factory=dict)
 
     def __call__(self, need: Need) -> Document | None:
         entry = self.listed.get(need)
         if entry is None:
-            return self._recognised(need) if need.kind is CollateralKind.NVIDIA_RIM else None
+            rim = need.kind == CollateralKind.NVIDIA_RIM
+            return self._recognised(need) if rim else self.bundled.get(need)
         document = _listed_document(self.path, entry)
         if document is None or entry.expires_at is None or self.now < entry.expires_at:
             return document
@@ -136,6 +150,28 @@ def _listed_document(folder: Path, entry: Entry) -> Document | None:
     except OSError:
         return None
     return document if hmac.compare_digest(document.sha256, entry.sha256) else None
+
+
+def _bundle(path: Path) -> Mapping[Need, Document]:
+    """The documents of a bundle for TDX; none of any other file."""
+    try:
+        if path.suffix != ".json" or path.stat().st_size > TDX_BYTES_MAX:
+            return {}
+        return split(path.read_bytes())
+    except (OSError, AttestError):
+        return {}
+
+
+def _answer(path: Path) -> tuple[datetime, Need, Document] | None:
+    """An OCSP response, since when it counts and what it answers; None for any other file."""
+    try:
+        if path.suffix != ".der" or path.stat().st_size > ocsp.RESPONSE_BYTES_MAX:
+            return None
+        data = path.read_bytes()
+    except OSError:
+        return None
+    named = ocsp.named(data)
+    return None if named is None else (named[1], Need(CollateralKind.NVIDIA_OCSP, named[0]), Document.of(data))
 
 
 def _recognise(path: Path) -> _Rim | None:

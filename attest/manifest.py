@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 FORMAT = "workermanager/collateral/v1"
 MANIFEST_BYTES_MAX = 64 << 20
 ENTRIES_MAX = 100_000
-NAME_CHARS_MAX = 512
+_NAME = re.compile(r"[\x21-\x7e]{1,512}")  # visible ASCII, as vendors name things
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MEMBERS = {"kind", "name", "file", "sha256", "fetched_at", "expires_at"}
@@ -86,8 +86,8 @@ def _entry(listed: object) -> Entry | None:
     if not isinstance(listed, dict) or listed.keys() != _MEMBERS:
         raise ValueError(f"an entry must have exactly {', '.join(sorted(_MEMBERS))}")
     kind, name, file, sha256 = (_text(listed, member) for member in ("kind", "name", "file", "sha256"))
-    if not 1 <= len(name) <= NAME_CHARS_MAX:
-        raise ValueError(f"a name of {len(name)} characters")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a document")
     if not _FILE.fullmatch(file):
         raise ValueError(f"{file!r} is no name of a file in this folder")
     if not _SHA256.fullmatch(sha256):

@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from attest.binding import Strength
 from attest.evidence import DEVICES_MAX, NVIDIA
+from attest.nvidia.nras_rules import NrasRules
+from attest.snp.rules import SnpRules
+from attest.tdx.rules import TdxRules
 
 POLICY_BYTES_MAX = 64 << 10
 SHIPPED = ("strict", "production", "lab")
@@ -28,6 +31,7 @@ DEFAULT = "production"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Driver = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,7}$")]
 Vbios = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{1,6}(\.[0-9A-Fa-f]{1,6}){0,7}$")]
+Hours = Annotated[int, Field(strict=True, ge=0, le=30 * 24)]
 Index = Annotated[int, Field(strict=True, ge=0, le=63)]
 
 
@@ -56,8 +60,10 @@ class _Rules(BaseModel):
 class NvidiaRules(_Rules):
     """What an NVIDIA GPU must be."""
 
-    architectures: frozenset[Literal["GH100"]] = frozenset({"GH100"})
+    architectures: frozenset[Literal["GH100", "GB100", "LS_10"]] = frozenset({"GH100", "GB100", "LS_10"})
     modes: frozenset[Literal["spt", "mpt", "ppcie", "unstated"]] = frozenset({"spt", "mpt", "ppcie", "unstated"})
+    gpus_min: Annotated[int, Field(strict=True, ge=0, le=DEVICES_MAX)] = 1  # switches do not count
+    topology: Asked = Asked.REQUIRED  # optional: GPUs in protected-PCIe mode may come without their switches
     driver_min: Driver | None = None  # numeric parts compared as numbers: "550.54"
     vbios_min: Vbios | None = None  # groups compared as hexadecimal numbers: "96.00.9F.00.01"
     fwid: Asked = Asked.REQUIRED  # optional: absence is accepted of drivers before 550, which do not report it
@@ -76,9 +82,15 @@ class Policy(_Rules):
     devices_max: Annotated[int, Field(strict=True, ge=1, le=DEVICES_MAX)] = DEVICES_MAX
     nonce: Asked = Asked.REQUIRED
     revocation: Asked = Asked.REQUIRED
+    revocation_stale_hours_max: Hours = 0  # how long ago an answer may have run out
+    allow_hold: bool = False  # accept certificates that the vendor put on hold
+    collateral_stale_hours_max: Hours = 0  # how long ago a document should have been fetched anew
     binding_min: Strength = Strength.NONE
     lifetime_seconds: Annotated[int, Field(strict=True, ge=1, le=7 * 24 * 3600)] = 3600
     nvidia: NvidiaRules = NvidiaRules()
+    nras: NrasRules = NrasRules()
+    tdx: TdxRules = TdxRules()
+    snp: SnpRules = SnpRules()
 
     @property
     def lifetime(self) -> timedelta:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from attest.binding import CPUS
 from attest.errors import AttestError
-from attest.reasons import DEVICE_CLASS_UNSUPPORTED, KIND_UNSUPPORTED, Reason, Stage
+from attest.reasons import KIND_UNSUPPORTED, Reason, Stage
 from attest.result import AttestationResult, Finding, Tier
 from attest.verify import Refusal
-
-_UNSUPPORTED = frozenset({KIND_UNSUPPORTED, DEVICE_CLASS_UNSUPPORTED})
 
 
 def as_document(result: AttestationResult, refusals: Sequence[Refusal]) -> dict[str, Any]:
@@ -61,7 +60,8 @@ def of_error(error: AttestError) -> dict[str, Any]:
 def _status(reasons: Iterable[Reason]) -> str:
     """What kind of no it is. A device that was seen and refused weighs more than one that could not be read."""
     said = {
-        "unsupported" if r in _UNSUPPORTED else "malformed" if r.stage is Stage.PARSE else "refused" for r in reasons
+        "unsupported" if r is KIND_UNSUPPORTED else "malformed" if r.stage is Stage.PARSE else "refused"
+        for r in reasons
     }
     return next((status for status in ("refused", "malformed", "unsupported") if status in said), "refused")
 
@@ -94,9 +94,20 @@ def as_text(document: Mapping[str, Any]) -> str:
             f"  binding: {binding['profile']} ({binding['strength']})    CPU TEE: {document['cpu']}",
             f"  policy: {policy}    as of {document['issued_at']}    until {document['expires_at']}",
         ]
+    if "preflight" in document:
+        lines += _preflight(document["preflight"])
     for refusal, devices in _grouped(document["refusals"]):
         lines += ["", *_refusal(refusal, devices)]
     return "\n".join(lines)
+
+
+def _preflight(told: Mapping[str, Any]) -> list[str]:
+    lines = ["", "  a preflight, no verdict: judged as if it had just answered a challenge"]
+    if told["falls_away"]:
+        lines.append(f"    falls away then: {', '.join(told['falls_away'])}")
+    if told["to_be_fetched"]:
+        lines.append(f"    rests on documents that an orchestrator fetches itself: {', '.join(told['to_be_fetched'])}")
+    return lines
 
 
 def _headline(document: Mapping[str, Any]) -> str:
@@ -108,13 +119,37 @@ def _headline(document: Mapping[str, Any]) -> str:
 
 def _device(device: Mapping[str, Any]) -> list[str]:
     claims = device["claims"]
+    if device["kind"] in CPUS:
+        return [*_cpu(device), *_documents(device)]
     told = [
         f"  {device['device']}: {claims.get('hwmodel', device['kind'])}",
-        f"    driver {claims.get('driver')}, VBIOS {claims.get('vbios')}, mode {claims.get('mode')}",
+        f"    {_versions(claims)}",
         f"    measurements: {claims.get('measurements')} ({claims.get('compared')} compared)",
         f"    firmware identity: {claims.get('fwid')}",
     ]
-    return told + [f"    {name}: sha256 {sha256[:16]}…" for name, sha256 in device["collateral"].items()]
+    return [*told, *_documents(device)]
+
+
+def _versions(claims: Mapping[str, Any]) -> str:
+    """Of a GPU driver and VBIOS, of a switch its BIOS."""
+    if "bios" in claims:
+        return f"BIOS {claims['bios']}, mode {claims.get('mode')}"
+    return f"driver {claims.get('driver')}, VBIOS {claims.get('vbios')}, mode {claims.get('mode')}"
+
+
+def _cpu(device: Mapping[str, Any]) -> list[str]:
+    """Of TDX the status by Intel's word; of SEV-SNP the product; and what the guest is measured by."""
+    claims = device["claims"]
+    advisories = f" ({claims['advisories']})" if claims.get("advisories") else ""
+    return [
+        f"  {device['device']}: {claims.get('product', device['kind'])}",
+        f"    TCB {claims.get('tcb_status', claims.get('tcb_reported'))}{advisories}",
+        f"    measured: {str(claims.get('mrtd', claims.get('measurement')))[:32]}…",
+    ]
+
+
+def _documents(device: Mapping[str, Any]) -> list[str]:
+    return [f"    {name}: sha256 {sha256[:16]}…" for name, sha256 in device["collateral"].items()]
 
 
 def _grouped(refusals: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:

@@ -78,7 +78,7 @@ _AGAINST: Mapping[str, tuple[Aspect, int]] = {
         ((Aspect.INSTANCE_IDENTITY, CRYPTO_FAILED), "nonce-mismatch tdx-nonce"),
         ((Aspect.INSTANCE_IDENTITY, CONTRAINDICATED), "snp-revoked tdx-pck-revoked snp-signing-key-not-accepted"),
         ((Aspect.HARDWARE, UNKNOWN_TO_US), "root-not-accepted snp-product-unsupported tdx-module-unknown"),
-        ((Aspect.HARDWARE, UNKNOWN), "kind-unsupported device-class-unsupported"),
+        ((Aspect.HARDWARE, UNKNOWN), "kind-unsupported"),
         (
             (Aspect.HARDWARE, CONTRAINDICATED),
             (

@@ -7,10 +7,11 @@ Hence every verdict can be replayed from files, at any moment in time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Protocol
 
 from attest.anchors import Anchors
@@ -18,13 +19,13 @@ from attest.claims import Claims
 from attest.collateral import Collateral, Document, Fetch, Need
 from attest.errors import AttestError, UnsupportedEvidence
 from attest.evidence import Bundle, Evidence, Nonce
-from attest.reasons import DEVICE_DUPLICATE, DEVICES_DIFFER, KIND_UNSUPPORTED, Reason
+from attest.reasons import DEVICE_DUPLICATE, KIND_UNSUPPORTED, ROOTS_MIXED, Fault, Reason
+
+Breach = tuple[Reason, str, str]  # of what must hold between devices: why, what was found, what was wanted
 
 ENTRY_POINTS = "attest.verifiers"
+_NAME = attrgetter("name")
 ROUNDS_MAX = 4  # a RIM names its issuer, which names its OCSP responder; nothing goes deeper
-
-# Claims that the devices of one node must agree on, whatever their kind says besides.
-SHARED = ("mode", "driver", "architecture")
 
 
 class Verifier(Protocol):
@@ -37,6 +38,9 @@ class Verifier(Protocol):
 
     def verify(self, evidence: Evidence, collateral: Collateral, *, nonce: Nonce | None, now: datetime) -> Claims:
         """Check that the evidence is genuine, whole and fresh. Raise AttestError, or return Claims."""
+
+    def together(self, claims: Sequence[Claims]) -> Iterable[Breach]:
+        """What does not hold between the devices of one node, of whatever kinds, that were verified one by one."""
 
 
 Verifiers = Mapping[str, Verifier]
@@ -85,7 +89,9 @@ def verify(bundle: Bundle, verifiers: Verifiers, fetch: Fetch, *, nonce: Nonce |
             claims[index] = _verify_one(evidence, verifiers, fetch, nonce=nonce, now=now)
         except AttestError as e:
             refusals.append(Refusal(index, e.reason, e.found, e.wanted))
-    return Verification(tuple(claims.values()), (*refusals, *_together(claims)))
+    believed, undecided = tuple(claims.values()), any(each.reason.fault is Fault.COLLATERAL for each in refusals)
+    between = [Refusal(-1, *breach) for breach in _together(believed, bundle, verifiers, undecided=undecided)]
+    return Verification(believed, (*refusals, *between))
 
 
 def _verify_one(
@@ -94,10 +100,12 @@ def _verify_one(
     verifier = verifiers.get(evidence.kind)
     if verifier is None:
         raise UnsupportedEvidence(KIND_UNSUPPORTED, evidence.kind, " or ".join(sorted(verifiers)) or "no kind at all")
-    claims = verifier.verify(evidence, gather(verifier, evidence, fetch), nonce=nonce, now=now)
+    collateral = gather(verifier, evidence, fetch)
+    claims = verifier.verify(evidence, collateral, nonce=nonce, now=now)
     if claims.kind != evidence.kind:  # rules are chosen by it, so no verifier speaks for another's kind
         raise UnsupportedEvidence(KIND_UNSUPPORTED, f"claims of kind {claims.kind}", evidence.kind)
-    return claims
+    stale = [document.stale_since for document in collateral.values() if document.stale_since is not None]
+    return replace(claims, stale_since=min(stale)) if stale else claims
 
 
 def gather(verifier: Verifier, evidence: Evidence, fetch: Fetch) -> Collateral:
@@ -106,28 +114,31 @@ def gather(verifier: Verifier, evidence: Evidence, fetch: Fetch) -> Collateral:
     tried: set[Need] = set()
     for _ in range(ROUNDS_MAX):
         wanted = verifier.needs(evidence, have) - tried
-        if not wanted:
-            break
-        for need in sorted(wanted):
+        before = len(have)
+        for need in sorted(wanted, key=_NAME):  # names differ: comparing kinds as well would take longer
             document = fetch(need)
             if document is not None:
                 have[need] = document
+        if len(have) == before:  # what is still needed depends on what we have, and that is all
+            break
         tried |= wanted
     return have
 
 
-def _together(claims: Mapping[int, Claims]) -> Iterable[Refusal]:
-    """What must hold between the devices of one node, if there are several."""
-    if len(claims) < 2:
-        return
+def _together(claims: Sequence[Claims], bundle: Bundle, verifiers: Verifiers, *, undecided: bool) -> Iterable[Breach]:
+    """
+    What must hold between the devices of one node: each once, of one origin, and what their kinds ask besides.
+
+    `undecided`: a device is not among them through no fault of the node.
+    """
     seen: set[str] = set()
-    shared: dict[tuple[str, str], str] = {}
-    for index, claim in claims.items():
+    for claim in claims:
         if claim.device in seen:
-            yield Refusal(-1, DEVICE_DUPLICATE, claim.device, "each device once")
+            yield DEVICE_DUPLICATE, claim.device, "each device once"
         seen.add(claim.device)
-        for name in (*SHARED, "root"):
-            value = str(claim.emulated if name == "root" else claim.values.get(name, ""))
-            first = shared.setdefault((claim.kind, name), value)
-            if value != first:
-                yield Refusal(-1, DEVICES_DIFFER, f"{name} {value} beside {first} (device {index})", "the same for all")
+    if len({claim.emulated for claim in claims}) > 1:
+        yield ROOTS_MIXED, "a vendor's and an emulated one", "one origin"
+    if undecided:  # then the others say nothing of how many there are, and who is whose neighbour
+        return
+    for kind in sorted({evidence.kind for evidence in bundle} & verifiers.keys()):
+        yield from verifiers[kind].together(claims)

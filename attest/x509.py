@@ -8,6 +8,7 @@ certificate is looked at by itself; validity need not nest. Revocation is somebo
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -19,16 +20,14 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP384R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 
 from attest.anchors import UNREADABLE as UNREADABLE
 from attest.anchors import Anchor, spki_of
 from attest.memo import Memo
 
-PEM_BEGIN = b"-----BEGIN"
+PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 SIGNATURE_BYTES = 96  # ECDSA P-384, r || s, each 48 bytes big-endian
 CERTIFICATES_MAX = 8
 _ECDSA_SHA384 = ECDSA(SHA384())
@@ -36,7 +35,7 @@ _HEAD_BYTES = (
     4  # 0x30 0x82 and two bytes of length: a certificate with a P-384 key has more than 255 and less than 65,536
 )
 _VERSION_3 = bytes.fromhex("a003020102")
-_ECDSA_WITH_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")  # AlgorithmIdentifier, DER: no parameters
+ECDSA_WITH_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")  # AlgorithmIdentifier, DER: no parameters
 _UNDERSTOOD = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
 
@@ -89,21 +88,37 @@ Extensions = Mapping[x509.ObjectIdentifier, x509.Extension[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A certificate and its encoding, which takes as long to write again as to read."""
+    """A certificate, and the very bytes that it was read from."""
 
     certificate: x509.Certificate
     encoded: bytes  # DER
 
     @classmethod
-    def of(cls, certificate: x509.Certificate) -> Loaded:
-        return cls(certificate, der(certificate))
+    def of(cls, encoded: bytes) -> Loaded:
+        """ValueError, or another of UNREADABLE, if it is none."""
+        return cls(x509.load_der_x509_certificate(encoded), encoded)
 
 
 def load_pem(pem: bytes) -> tuple[Loaded, ...]:
-    """The certificates of a PEM text in their order. ValueError if it is none, or holds more than CERTIFICATES_MAX."""
+    """
+    The certificates of a PEM text (RFC 7468, without explanatory text) in their order.
+
+    ValueError, or another of UNREADABLE, if it is anything else, or holds more than CERTIFICATES_MAX.
+    """
     if pem.count(PEM_BEGIN) > CERTIFICATES_MAX:
         raise ValueError(f"more than {CERTIFICATES_MAX} certificates")
-    return tuple(map(Loaded.of, x509.load_pem_x509_certificates(pem)))
+    begin, *texts = pem.split(PEM_BEGIN)
+    if begin.strip() or not texts:
+        raise ValueError("no certificate at the beginning")
+    return tuple(Loaded.of(_der_in(text)) for text in texts)
+
+
+def _der_in(text: bytes) -> bytes:
+    """The bytes between the two lines that enclose a certificate in PEM, the first of them cut off."""
+    body, end, rest = text.partition(b"-----END CERTIFICATE-----")
+    if not end or rest.strip():
+        raise ValueError("a certificate that does not end, or something after it")
+    return base64.b64decode(b"".join(body.split()), validate=True)
 
 
 def verify_path(chain: Sequence[Loaded], anchors: Sequence[Anchor], known: KnownPaths) -> Path:
@@ -190,10 +205,10 @@ def _check_profile(extensions: Extensions, at: int) -> None:
 def _check_link(child: x509.Certificate, encoded: bytes, extensions: Extensions, issuer: Holder, at: int) -> None:
     """Issuer name byte by byte, key identifiers where both are there, and the signature."""
     what = f"certificate {at}"
-    signed = _signed(child, encoded)
-    if signed is None:
+    if (found_signed := _signed(child, encoded)) is None:
         raise PathError(PathFault.PROFILE, f"{what} encoded or signed otherwise", "DER, v3, ecdsa-with-SHA384")
-    if not signed.startswith(issuer.name, _names_at(child)):
+    signed, names_at = found_signed
+    if not signed.startswith(issuer.name, names_at):
         found = f"{what} issued by {child.issuer.rfc4514_string()}"
         raise PathError(PathFault.LINK, found, issuer.subject.rfc4514_string())
     named = extensions.get(ExtensionOID.AUTHORITY_KEY_IDENTIFIER)
@@ -210,16 +225,17 @@ def verify_raw_signature(key: EllipticCurvePublicKey, signature: bytes, signed: 
     """ECDSA P-384 over SHA-384(signed), the signature as r || s. Any s counts: the vendor has no low-s rule."""
     if len(signature) != SIGNATURE_BYTES or not _is_p384(key):
         return False
-    r, s = (int.from_bytes(half, "big") for half in (signature[:48], signature[48:]))
     try:
-        key.verify(encode_dss_signature(r, s), signed, _ECDSA_SHA384)
+        key.verify(der_element(0x30, _integer(signature[:48]) + _integer(signature[48:])), signed, _ECDSA_SHA384)
     except InvalidSignature:
         return False
     return True
 
 
-def der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
+def _integer(digits: bytes) -> bytes:
+    """A number that is not negative, big-endian, as DER. Made of bytes: by way of numbers it takes thrice as long."""
+    digits = digits.lstrip(b"\0")
+    return der_element(0x02, b"\0" + digits if not digits or digits[0] & 0x80 else digits)
 
 
 def der_element(tag: int, content: bytes) -> bytes:
@@ -229,28 +245,22 @@ def der_element(tag: int, content: bytes) -> bytes:
     return bytes([tag, *length]) + content
 
 
-def _signed(certificate: x509.Certificate, encoded: bytes) -> bytes | None:
+def _signed(certificate: x509.Certificate, encoded: bytes) -> tuple[bytes, int] | None:
     """
-    The part of a certificate that is signed (TBSCertificate, DER), or None if anything outside it could be otherwise:
-    around given signed bytes and a given signature there is one encoding, and it must begin as that of a v3 certificate
-    signed with ECDSA and SHA-384. So no ASN.1 is read here, and every byte of a certificate counts.
+    The part of a certificate that is signed (TBSCertificate, DER), and where in it the issuer's name begins.
+
+    None if anything outside that part could be otherwise: around given signed bytes and a given signature there is one
+    encoding, and it must begin as that of a v3 certificate signed with ECDSA and SHA-384. So no ASN.1 is read here, and
+    every byte of a certificate counts.
     """
-    tail = _ECDSA_WITH_SHA384 + der_element(0x03, b"\0" + certificate.signature)
-    signed = encoded[_HEAD_BYTES : -len(tail)]
-    begins = signed.startswith(_before_names(certificate), _HEAD_BYTES)
-    return signed if begins and encoded == der_element(0x30, signed + tail) else None
-
-
-def _names_at(certificate: x509.Certificate) -> int:
-    """Where in the signed part the issuer's name begins."""
-    return _HEAD_BYTES + len(_before_names(certificate))
-
-
-def _before_names(certificate: x509.Certificate) -> bytes:
-    """What the signed part begins with, behind its head: version 3, the serial number, the algorithm."""
+    tail = ECDSA_WITH_SHA384 + der_element(0x03, b"\0" + certificate.signature)
     number = certificate.serial_number
     serial = der_element(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
-    return _VERSION_3 + serial + _ECDSA_WITH_SHA384
+    start = _VERSION_3 + serial + ECDSA_WITH_SHA384
+    signed = encoded[_HEAD_BYTES : -len(tail)]
+    if not signed.startswith(start, _HEAD_BYTES) or encoded != der_element(0x30, signed + tail):
+        return None
+    return signed, _HEAD_BYTES + len(start)
 
 
 def _is_p384(key: object) -> bool:

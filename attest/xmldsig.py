@@ -16,11 +16,10 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from lxml import etree
 
-from attest.x509 import CERTIFICATES_MAX, SIGNATURE_BYTES, UNREADABLE, verify_raw_signature
+from attest.x509 import CERTIFICATES_MAX, SIGNATURE_BYTES, UNREADABLE, Loaded, verify_raw_signature
 
 DOCUMENT_BYTES_MAX = 256 << 10
 ELEMENTS_MAX = 1024
@@ -55,10 +54,10 @@ class SignedDocument:
     """A verified document: its root without the signature, and the certificates that came with it, leaf first."""
 
     root: etree._Element
-    certificates: tuple[x509.Certificate, ...]
+    certificates: tuple[Loaded, ...]
 
 
-Authenticate = Callable[[Sequence[x509.Certificate]], None]
+Authenticate = Callable[[Sequence[Loaded]], None]
 
 
 def verify(document: bytes, authenticate: Authenticate) -> SignedDocument:
@@ -74,7 +73,7 @@ def verify(document: bytes, authenticate: Authenticate) -> SignedDocument:
     wanted = _digest_in(signed_info)
     certificates = _certificates(key_info)
     authenticate(certificates)
-    key = certificates[0].public_key()
+    key = certificates[0].certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey):
         raise SignatureMismatch("the signer's key is not P-384")
     signed, signed_by = _canonical(signed_info), _base64(value, SIGNATURE_BYTES)
@@ -156,13 +155,13 @@ def _digest_in(signed_info: etree._Element) -> bytes:
     return _base64(digest_value, hashlib.sha384().digest_size)
 
 
-def _certificates(key_info: etree._Element) -> tuple[x509.Certificate, ...]:
+def _certificates(key_info: etree._Element) -> tuple[Loaded, ...]:
     (data,) = _children(key_info, "KeyInfo", "X509Data")
     if not 1 <= len(data) <= CERTIFICATES_MAX:
         raise XmlMalformed(f"{len(data)} certificates; want 1 to {CERTIFICATES_MAX}")
     _children(data, "X509Data", *["X509Certificate"] * len(data))
     try:
-        return tuple(x509.load_der_x509_certificate(_base64(each)) for each in data)
+        return tuple(Loaded.of(_base64(each)) for each in data)
     except UNREADABLE as e:
         raise XmlMalformed(f"a certificate that does not parse: {e}") from e
 

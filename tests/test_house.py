@@ -25,6 +25,7 @@ MAY_IMPORT = {
         "nodeprobe",
         "orchestrator.client",
         "orchestrator.messages",
+        "orchestrator.messages_appraisal",
         "orchestrator.worker_keys",
         "orchestrator.wallets",
         "orchestrator.worker_type",
@@ -40,11 +41,22 @@ MAY_IMPORT = {
 # Each library comes in by its doors. A door is a module, or a folder of them.
 DOORS = {
     "pynvml": ("nodeprobe/nvml.py",),
-    "sqlmodel": ("orchestrator/store.py", "orchestrator/migrations"),
-    "sqlalchemy": ("orchestrator/store.py", "orchestrator/migrations"),
+    "sqlmodel": (
+        "orchestrator/store.py",
+        "orchestrator/store_collateral.py",
+        "orchestrator/store_policies.py",
+        "orchestrator/migrations",
+    ),
+    "sqlalchemy": (
+        "orchestrator/store.py",
+        "orchestrator/store_collateral.py",
+        "orchestrator/store_policies.py",
+        "orchestrator/migrations",
+    ),
     "alembic": ("orchestrator/store.py", "orchestrator/migrations"),
     "apscheduler": ("orchestrator/ticks.py",),
     "httpx": ("orchestrator/client.py", "nodeprobe/inference.py"),
+    "httpcore": ("orchestrator/outbound.py",),
     "lxml": ("attest/xmldsig.py", "attest/nvidia/rim.py", "nodeprobe/emulator/rim.py"),
     "fastapi": ("orchestrator/api", "orchestrator/app.py"),
     "starlette": ("orchestrator/api", "orchestrator/app.py"),
@@ -69,6 +81,7 @@ DOORS = {
 CLOCKS = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today", "time.time", "time.time_ns")
 READS_THE_CLOCK = {
     "attest/__main__.py": "a command: verifies as of now, unless --at says otherwise",
+    "attest/commands_policy.py": "a command",
     "attest/commands_result.py": "a command",
     "nodeprobe/__main__.py": "a command",
     "nodeprobe/cli.py": "a command's shared pieces",

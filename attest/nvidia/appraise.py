@@ -1,16 +1,23 @@
 """
-Rules for the claims of an NVIDIA GPU, and the names of those claims.
+Rules for the claims of an NVIDIA GPU or switch, and the names of those claims.
 
-    architecture          "GH100", from the certificates
+    architecture          "GH100" | "GB100" | "LS_10", from the certificates; `switch` is true for the last
     hwmodel, ueid         subject of the device certificate; attestation key serial, decimal
-    driver, vbios         versions, from the signed report
-    mode                  "spt" one GPU, "mpt" several, "ppcie" protected PCIe, "unstated" by drivers that do not say
-    fwid                  "match" | "absent": firmware named by report and certificate
-    rim_driver, rim_vbios "verified" | "missing": the reference manifests; their ids are rim_driver_id, rim_vbios_id
+    pdi                   identity of the device, from its certificate, hex
+    driver, vbios, bios   versions, from the signed report: the first two of a GPU, the third of a switch
+    mode                  "spt" one GPU, "mpt" several, "ppcie" protected PCIe, "unstated" by drivers that do not say;
+                          a switch is in "ppcie" or "unlocked"
+    switch_pdis           of a GPU in an HGX box: the switches at its links; of a switch: `gpu_pdis` and `own_pdi`
+    nonce                 the challenge that the report answers, hex
+    fwid                  "match" | "absent" | "not reported" (by switches): firmware named by report and certificate
+    rim_driver, rim_vbios, rim_bios    "verified" | "missing": the reference manifests; their ids are rim_driver_id, …
     rim_expired_days      whole days since the first of the RIMs' certificates expired, begun ones too; 0 if none has
     measurements          "match" | "mismatch" | "incomplete"; `compared` says how many reference values were compared
     mismatching_indices   RIM indices that differ
-    revocation            "not checked"
+    revocation            "good" | "hold" | "not checked", of all certificates together; `revocation_asked` says of how
+                          many there were answers
+    revocation_until      when the first answer runs out, seconds since 1970
+    revocation_stale_hours    whole hours since it did, begun ones too; 0 if none has
 """
 
 from __future__ import annotations
@@ -26,18 +33,20 @@ from attest.reasons import Reason
 from attest.result import Finding
 
 FWID_SINCE_DRIVER = (550,)  # older drivers' reports have no firmware identity (seen absent in 535.86.09 and 545.00)
-RIM_ROLES = ("driver", "vbios")
+GPU_RIMS, SWITCH_RIMS = ("driver", "vbios"), ("bios",)
 _NEVER = (1 << 64,)  # a minimum that no version reaches
 
 
 def appraise_gpu(claims: Claims, policy: Policy, _now: datetime) -> Iterator[Finding]:
-    """Every rule of `policy.nvidia`, tried on one GPU."""
+    """Every rule of `policy.nvidia`, tried on one GPU or switch."""
+    switch = claims.values.get("switch") is True
     yield _architecture(claims, policy)
     yield _mode(claims, policy)
-    yield _version(claims, "driver", policy.nvidia.driver_min, 10, reasons.DRIVER_TOO_OLD)
-    yield _version(claims, "vbios", policy.nvidia.vbios_min, 16, reasons.VBIOS_NOT_ACCEPTED)
-    yield _fwid(claims, policy)
-    for role in RIM_ROLES:
+    if not switch:  # whose one version the RIM pins
+        yield _version(claims, "driver", policy.nvidia.driver_min, 10, reasons.DRIVER_TOO_OLD)
+        yield _version(claims, "vbios", policy.nvidia.vbios_min, 16, reasons.VBIOS_NOT_ACCEPTED)
+        yield _fwid(claims, policy)
+    for role in SWITCH_RIMS if switch else GPU_RIMS:
         state, name = claims.values.get(f"rim_{role}"), str(claims.values.get(f"rim_{role}_id", "unnamed"))
         yield _rule(claims, f"has the {role} RIM", reasons.RIM_UNAVAILABLE, state == "verified", str(state), name)
     yield _rim_age(claims, policy)

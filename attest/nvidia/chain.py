@@ -15,13 +15,15 @@ from datetime import datetime
 from enum import StrEnum
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.x509.oid import NameOID
 
 from attest import reasons
 from attest.anchors import Anchor
-from attest.errors import MalformedEvidence, UnsupportedEvidence, UntrustedEvidence
+from attest.errors import MalformedEvidence, UntrustedEvidence
 from attest.memo import Memo
+from attest.nvidia import fwid
+from attest.nvidia.revocation import Inquiry, KnownQuestions, inquiries
 from attest.x509 import (
     PEM_BEGIN,
     UNREADABLE,
@@ -31,7 +33,6 @@ from attest.x509 import (
     Path,
     PathError,
     PathFault,
-    der_element,
     load_pem,
     verify_path,
 )
@@ -40,13 +41,6 @@ CHAIN_BYTES_MAX = 0x1400  # the driver's buffer
 CHAIN_LENGTH = 5
 OWN = 2  # of these are the device's own
 PDI_BYTES = 8
-VALUE_BYTES = 48  # SHA-384
-POINT_BYTES = 97  # P-384, X9.62 uncompressed: 0x04, x, y
-
-_FWID = x509.ObjectIdentifier("2.23.133.5.4.1")  # TCG DICE CompositeDeviceID
-# SubjectPublicKeyInfo of a P-384 key up to its point, DER: id-ecPublicKey, secp384r1, a bit string without unused bits.
-_SPKI_HEAD = bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200")
-_SHA384_IDENTIFIER = bytes.fromhex("0609608648016503040202")  # OID 2.16.840.1.101.3.4.2.2, DER
 
 
 class DeviceClass(StrEnum):
@@ -93,7 +87,6 @@ _NAMES: dict[DeviceClass, tuple[re.Pattern[str], ...]] = {
 }
 # First byte of the device certificate's serial, before the eight bytes of the device identity (PDI).
 _SERIAL_PREFIX = {DeviceClass.GH100: 0x41, DeviceClass.GB100: 0x41, DeviceClass.LS10: 0x50}
-SUPPORTED = frozenset({DeviceClass.GH100})
 
 _FAULTS = {
     PathFault.DUPLICATE: reasons.CHAIN_DUPLICATE,
@@ -114,6 +107,7 @@ class DeviceChain:
     pdi: str  # per-device identity, 16 hex digits
     ueid: str  # serial of the attestation key's certificate, decimal
     hwmodel: str  # common name of the device certificate
+    inquiries: tuple[Inquiry, ...]  # about revocation
 
 
 KnownChains = Memo[DeviceChain]
@@ -121,11 +115,19 @@ KnownTexts = Memo[tuple[Loaded, ...]]
 
 
 def verify_chain(
-    pem: bytes, anchors: Sequence[Anchor], *, known: KnownChains, paths: KnownPaths, texts: KnownTexts | None = None
+    pem: bytes,
+    anchors: Sequence[Anchor],
+    *,
+    known: KnownChains,
+    paths: KnownPaths,
+    texts: KnownTexts | None = None,
+    questions: KnownQuestions | None = None,
 ) -> DeviceChain:
     """The chain that `pem` holds, leaf first, whatever the time: `verify_time` compares it. AttestError if none."""
     name = hashlib.sha256(pem).digest()
-    return known.get(name) or known.put(name, _verify(pem, anchors, paths, texts or Memo(1)))
+    return known.get(name) or known.put(
+        name, _verify(pem, anchors, paths, texts or Memo(1), questions or KnownQuestions())
+    )
 
 
 def verify_time(chain: DeviceChain, *, now: datetime) -> None:
@@ -135,7 +137,9 @@ def verify_time(chain: DeviceChain, *, now: datetime) -> None:
         raise UntrustedEvidence(reasons.CHAIN_TIME, f"{now:%Y-%m-%dT%H:%M:%SZ}", window)
 
 
-def _verify(pem: bytes, anchors: Sequence[Anchor], paths: KnownPaths, texts: KnownTexts) -> DeviceChain:
+def _verify(
+    pem: bytes, anchors: Sequence[Anchor], paths: KnownPaths, texts: KnownTexts, questions: KnownQuestions
+) -> DeviceChain:
     if len(pem) > CHAIN_BYTES_MAX:
         raise MalformedEvidence(reasons.CERTIFICATES_MALFORMED, f"{len(pem)} bytes", f"at most {CHAIN_BYTES_MAX}")
     try:
@@ -149,7 +153,7 @@ def _verify(pem: bytes, anchors: Sequence[Anchor], paths: KnownPaths, texts: Kno
     except PathError as e:
         raise UntrustedEvidence(_FAULTS[e.fault], e.found, e.wanted) from e
     try:
-        return _describe(chain[0].certificate, chain[1].certificate, path)
+        return _describe(chain, path, questions)
     except UNREADABLE as e:
         raise UntrustedEvidence(reasons.CHAIN_PROFILE, str(e), "certificates that parse") from e
 
@@ -163,20 +167,24 @@ def _load(pem: bytes, texts: KnownTexts) -> tuple[Loaded, ...]:
     return load_pem(own) + (texts.get(shared) or texts.put(shared, load_pem(shared)))
 
 
-def _describe(leaf: x509.Certificate, device: x509.Certificate, path: Path) -> DeviceChain:
+def _describe(chain: Sequence[Loaded], path: Path, questions: KnownQuestions) -> DeviceChain:
+    leaf, device = (loaded.certificate for loaded in chain[:OWN])
     names = [_common_name(holder) for holder in path.holders[:-1]]
     device_class = _class_of(names)
-    if device_class not in SUPPORTED:
-        raise UnsupportedEvidence(reasons.DEVICE_CLASS_UNSUPPORTED, device_class, " or ".join(sorted(SUPPORTED)))
     return DeviceChain(
         path=path,
         device_class=device_class,
         key=path.holders[0].key,
-        fwid=_fwid(leaf, path.holders[1]),
+        fwid=_fwid(leaf, path.holders[1], device_class),
         pdi=_pdi(device, path.holders[1], device_class),
         ueid=str(leaf.serial_number),
         hwmodel=names[1],
+        inquiries=inquiries(chain, path, of_device=True, known=questions),
     )
+
+
+def _fwid(leaf: x509.Certificate, device: Holder, device_class: DeviceClass) -> bytes:
+    return fwid.tcb_info(leaf, device_class) if device_class is DeviceClass.GB100 else fwid.composite(leaf, device)
 
 
 def _class_of(names: Sequence[str]) -> DeviceClass:
@@ -202,31 +210,3 @@ def _pdi(device: x509.Certificate, holder: Holder, device_class: DeviceClass) ->
         found = f"serial {serial.hex()} named {', '.join(named) or 'nowhere'}"
         raise UntrustedEvidence(reasons.CHAIN_PROFILE, found, f"{prefix:02x} and 8 bytes, named in the subject")
     return serial[1:].hex()
-
-
-def _fwid(leaf: x509.Certificate, device: Holder) -> bytes:
-    """
-    The firmware that the leaf endorses: SEQUENCE { 1, SubjectPublicKeyInfo, SEQUENCE { sha384, OCTET STRING (48) } }.
-
-    The key inside is the device certificate's. All lengths are known, so the one valid encoding is known but for point
-    and digest, and is compared as bytes: no ASN.1 reader is needed, and none can be confused. The point is decoded
-    rather than the known key encoded, which takes twice as long.
-    """
-    try:
-        found = leaf.extensions.get_extension_for_oid(_FWID).value.public_bytes()
-    except x509.ExtensionNotFound as e:
-        raise UntrustedEvidence(reasons.FWID_MALFORMED, "no firmware identity", _FWID.dotted_string) from e
-    fwid = found[-VALUE_BYTES:]
-    digest_info = der_element(0x30, _SHA384_IDENTIFIER + der_element(0x04, fwid))
-    point = found[-len(digest_info) - POINT_BYTES : -len(digest_info)]
-    wanted = der_element(0x30, bytes.fromhex("020101") + _SPKI_HEAD + point + digest_info)
-    if found != wanted or not _is_point_of(device.key, point):
-        raise UntrustedEvidence(reasons.FWID_MALFORMED, f"{len(found)} other bytes", "the device's key and a SHA-384")
-    return fwid
-
-
-def _is_point_of(key: EllipticCurvePublicKey, point: bytes) -> bool:
-    try:
-        return EllipticCurvePublicKey.from_encoded_point(SECP384R1(), point) == key
-    except ValueError:
-        return False

@@ -28,16 +28,15 @@ from attest.anchors import Anchors
 from attest.claims import Claims, Value
 from attest.collateral import Collateral, Document, Need
 from attest.errors import MalformedEvidence, NonceMismatch, UntrustedCollateral, UntrustedEvidence
-from attest.evidence import NONCE_BYTES, Evidence, Nonce
+from attest.evidence import NONCE_BYTES, NVIDIA_NRAS, Evidence, Nonce
 from attest.jws import JwsError, Unverified
 from attest.jws import verify as verify_token
 from attest.memo import Memo
 from attest.nvidia.chain import DeviceChain, verify_chain, verify_time
 from attest.nvidia.nras_claims import VERSIONS, Judged, judge
-from attest.nvidia.nras_eat import NVIDIA_NRAS, Eat, read, refused, vouched
-from attest.nvidia.nras_issuer import NRAS, NrasIssuer
+from attest.nvidia.nras_eat import Eat, read, refused, vouched
+from attest.nvidia.nras_issuer import NrasIssuer
 from attest.nvidia.nras_keys import IssuerKey, key_named
-from attest.reasons import Reason
 from attest.reasons.nras import (
     NRAS_CHAIN_MISMATCH,
     NRAS_CLAIM,
@@ -52,6 +51,7 @@ from attest.reasons.nras import (
     NRAS_SUBMODS,
     NRAS_TIME,
 )
+from attest.verify import Breach
 from attest.x509 import Path
 
 SKEW = timedelta(minutes=5)  # how far the issuer's clock may be ahead of ours
@@ -76,7 +76,9 @@ class NrasVerifier:
 
     kind = NVIDIA_NRAS
 
-    def __init__(self, anchors: Anchors, issuers: Sequence[NrasIssuer] = (NRAS,)) -> None:
+    def __init__(self, anchors: Anchors, issuers: Sequence[NrasIssuer] | None = None) -> None:
+        """`issuers` are those of the anchors, unless others are handed in."""
+        issuers = anchors.nras if issuers is None else issuers
         self._anchors = anchors
         self._issuers = {issuer.base_url: issuer for issuer in issuers}
         if len(self._issuers) != len(issuers):
@@ -113,9 +115,13 @@ class NrasVerifier:
             device=_device(chain, judged),
             emulated=issuer.emulated,
             not_after=_not_after(overall, says, judged, chain),
-            values={**judged.values, **_answer(eat, issuer, overall), "identity": _identity(chain)},
+            values={**judged.values, "nonce": answered.hex(), **_answer(eat, issuer, overall), **_identity(chain)},
             collateral={} if issuer.need is None else {str(issuer.need): jwks.sha256},
         )
+
+    def together(self, claims: Sequence[Claims]) -> Iterator[Breach]:
+        """See the function of that name."""
+        return together(claims)
 
     def _reading(self, evidence: Evidence) -> Eat:
         return self._read.get(evidence.payload) or self._read.put(evidence.payload, read(evidence.payload))
@@ -159,7 +165,7 @@ class NrasVerifier:
         return chain
 
 
-def together(claims: Iterable[Claims]) -> Iterator[tuple[Reason, str, str]]:
+def together(claims: Iterable[Claims]) -> Iterator[Breach]:
     """
     What must hold between the devices of one node, whichever way they were verified: reason, found and wanted for each
     breach. Every answer of NRAS is there whole, and no attestation key stands for two devices.
@@ -252,8 +258,8 @@ def _device(chain: DeviceChain | None, judged: Judged) -> str:
     return f"nvidia-ueid-{judged.ueid}" if chain is None else f"nvidia-{chain.device_class.lower()}-{chain.pdi}"
 
 
-def _identity(chain: DeviceChain | None) -> str:
-    return "token" if chain is None else "certificates"
+def _identity(chain: DeviceChain | None) -> dict[str, Value]:
+    return {"identity": "token"} if chain is None else {"identity": "certificates", "pdi": chain.pdi}
 
 
 def _answer(eat: Eat, issuer: NrasIssuer, overall: _Says) -> dict[str, Value]:

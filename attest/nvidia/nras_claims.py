@@ -4,8 +4,9 @@ What NRAS says of one device, as the claims that `attest.nvidia.appraise` docume
 What a local verifier would refuse, NRAS reports as a check that failed: it is refused here, with the same reason. What
 NRAS does not say is "unstated", or absent; nothing is guessed. Names: spec/nvidia.md §11.1 to §11.3.
 
-    architecture, hwmodel, ueid, driver, vbios (of a switch: bios), rim_*, measurements, mismatching_indices
-                     as local verification has them; `rim_*_id` is absent, NRAS does not say
+    architecture, switch, hwmodel, ueid, driver, vbios (of a switch: bios), rim_*, measurements, mismatching_indices,
+    nonce            as local verification has them; `rim_*_id` is absent, NRAS does not say
+    pdi              where the device's certificates came along
     mode             "ppcie" where NRAS names the switches of a GPU, else "unstated"
     fwid             "match"; "absent" for drivers before 550, of which NRAS says "match" for nothing; "unstated" by 2.0
     compared         "unstated": NRAS does not say how many reference values it compared
@@ -80,6 +81,7 @@ def judge(says: Mapping[str, Any], name: str, version: str, *, now: datetime) ->
     expiries = [chain.expires for chain in (device, *rims.values()) if chain.expires is not None]
     values: dict[str, Value] = {
         "architecture": architecture,
+        "switch": not said.is_gpu,
         "hwmodel": hwmodel,
         "ueid": said.text("ueid", _UEID),
         "mode": said.mode(),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attest.errors import AttestError, MalformedEvidence, UntrustedEvidence
-from attest.evidence import DEVICES_MAX, Bundle, Evidence
+from attest.evidence import DEVICES_MAX, NVIDIA_NRAS, Bundle, Evidence
 from attest.jws import JwsError, JwsFault, Unverified, strict_json
 from attest.jws import read as read_token
 from attest.reasons.nras import (
@@ -29,7 +29,6 @@ from attest.reasons.nras import (
     NRAS_TOKEN_MALFORMED,
 )
 
-NVIDIA_NRAS = "nvidia-nras"  # to be a constant of attest.evidence
 EAT_BYTES_MAX = 512 << 10
 _NAME = re.compile(r"(GPU|SWITCH)-(0|[1-9][0-9]{0,2})")
 
@@ -94,7 +93,8 @@ def split(answer: bytes, chains: Sequence[bytes] = (), *, devices: int | None = 
 
 def is_answer(document: Any) -> bool:
     """Whether JSON is an answer of NRAS rather than another list of evidence."""
-    return isinstance(document, list) and bool(document) and isinstance(document[0], list)
+    first = document[0] if isinstance(document, list) and document else None
+    return isinstance(first, list) and first[:1] == ["JWT"]
 
 
 def refused(error: JwsError) -> AttestError:

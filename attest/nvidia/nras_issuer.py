@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import cast
 
 from attest.collateral import CollateralKind, Need
 from attest.jws import strict_json
 
-# To be a member of CollateralKind, with this value.
-NVIDIA_NRAS_JWKS = cast("CollateralKind", "nvidia-nras-jwks")
+NVIDIA_NRAS_JWKS = CollateralKind.NVIDIA_NRAS_JWKS
 ISSUER_BYTES_MAX = 1 << 20
 JWKS_PATH = "/.well-known/jwks.json"
 

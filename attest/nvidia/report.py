@@ -37,7 +37,10 @@ _BLOCK_HEADS = tuple(_BLOCK_HEAD.pack(n, 1, VALUE_BYTES + 3, 1, VALUE_BYTES) for
 
 
 class Field(IntEnum):
-    """Opaque fields of a GPU that verification reads. Others are kept, unread: the signature covers them."""
+    """
+    Opaque fields that verification reads. Others are kept, unread: the signature covers them. Switches use numbers of
+    their own: what 22 is, depends on the class of the device.
+    """
 
     DRIVER_VERSION = 3
     VBIOS_VERSION = 6
@@ -47,7 +50,11 @@ class Field(IntEnum):
     PROJECT_SKU = 18
     FWID = 20
     PROTECTED_PCIE_STATUS = 21
+    PDIS = 22  # of a GPU: the switch at each link, bytes reversed; of a switch: its own
+    SWITCH_LOCK = 25
+    SWITCH_GPUS = 26  # the GPUs that a switch sees: eight PDIs, then which port leads to which
     OPAQUE_DATA_VERSION = 34
+    CHIP_INFO = 35
     FEATURE_FLAG = 36
 
 

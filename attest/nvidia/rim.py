@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from cryptography import x509
 from lxml import etree
 
 from attest import reasons
@@ -23,6 +22,7 @@ from attest.errors import MalformedEvidence, UntrustedCollateral
 from attest.memo import Memo
 from attest.nvidia.chain import DeviceClass
 from attest.nvidia.report import Field, Report
+from attest.nvidia.revocation import Inquiry, KnownQuestions, inquiries
 from attest.reasons import Reason
 from attest.x509 import KnownPaths, Loaded, Path, PathError, verify_path
 from attest.xmldsig import DOCUMENT_BYTES_MAX, DigestMismatch, SignatureMismatch, XmlMalformed, verify
@@ -36,18 +36,23 @@ _SWID = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _HASH = "{http://www.w3.org/2001/04/xmlenc#sha384}Hash"
 # What may stand between the underscores of an id, by their number: it ends up in file names and addresses.
 _COMPONENTS = {n: re.compile("_".join(["[A-Z0-9.]{1,64}"] * n)) for n in (2, 4)}
+_SWITCH = ("5612", "0002", "890")  # project, SKU and chip SKU of every LS10
 _DRIVER = re.compile(r"\d+(\.\d+)+")
 _VBIOS = re.compile(r"[0-9A-F]{2}(\.[0-9A-F]{2}){4}")
-_NAMING = (Field.DRIVER_VERSION, Field.VBIOS_VERSION, Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU)
-_EDITION = {DeviceClass.GH100: "GPU"}
-_SIGNER = {DeviceClass.GH100: "GH100"}  # in the common name of the signer's issuer
+_NAMING = (
+    Field.DRIVER_VERSION, Field.VBIOS_VERSION, Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU, Field.CHIP_INFO
+)  # fmt: skip
+_EDITION = {DeviceClass.GH100: "GPU", DeviceClass.GB100: "GPU", DeviceClass.LS10: "SWITCH"}
+# As RIMs write it: the product, and what stands in the common name of the signer's issuer.
+_PRODUCT = {DeviceClass.GH100: "GH100", DeviceClass.GB100: "GB100", DeviceClass.LS10: "LS10"}
 
 
 class Role(StrEnum):
-    """Which of a GPU's two RIMs it is."""
+    """Which RIM it is: a GPU has two, a switch one."""
 
     DRIVER = "driver"
     VBIOS = "vbios"
+    BIOS = "bios"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +78,45 @@ class Rim:
     signer: str  # common name of the signer's issuer
     goldens: Mapping[int, tuple[bytes, ...]]
     path: Path
+    inquiries: tuple[Inquiry, ...]  # about revocation
 
 
 KnownRims = Memo[Rim]
-KnownWanted = Memo[tuple[Wanted, Wanted]]
+KnownWanted = Memo[tuple[Wanted, ...]]
 
 
-def wanted_by(report: Report, device_class: DeviceClass, *, known: KnownWanted) -> tuple[Wanted, Wanted]:
-    """Driver RIM and VBIOS RIM of a Hopper GPU, named as NVIDIA's RIM service names them."""
+def wanted_by(report: Report, device_class: DeviceClass, *, known: KnownWanted) -> tuple[Wanted, ...]:
+    """Driver RIM and VBIOS RIM of a GPU, or the BIOS RIM of a switch, named as NVIDIA's RIM service names them."""
     key = device_class, *(report.opaque.get(field) for field in _NAMING)
     return known.get(key) or known.put(key, _wanted_by(report, device_class))
 
 
-def _wanted_by(report: Report, device_class: DeviceClass) -> tuple[Wanted, Wanted]:
+def _wanted_by(report: Report, device_class: DeviceClass) -> tuple[Wanted, ...]:
+    if device_class is DeviceClass.LS10:
+        bios = bios_version(report)
+        need = _need("NV_SWITCH_BIOS", *_SWITCH, bios.replace(".", ""))
+        return (Wanted(Role.BIOS, need, bios, device_class),)
     driver, vbios = driver_version(report), vbios_version(report)
     project, sku, chip = (_text(report, f) for f in (Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU))
     return (
-        Wanted(Role.DRIVER, _need("NV_GPU_DRIVER", device_class, driver), driver, device_class),
+        Wanted(Role.DRIVER, _driver_need(report, device_class, driver), driver, device_class),
         Wanted(Role.VBIOS, _need("NV_GPU_VBIOS", project, sku, chip, vbios.replace(".", "")), vbios, device_class),
     )
+
+
+def _driver_need(report: Report, device_class: DeviceClass, driver: str) -> Need:
+    if device_class is DeviceClass.GH100:
+        return _need("NV_GPU_DRIVER", device_class, driver)
+    chip = _text(report, Field.CHIP_INFO) if Field.CHIP_INFO in report.opaque else str(device_class)
+    return _need("NV_GPU_CC_DRIVER", chip, driver)
+
+
+def bios_version(report: Report) -> str:
+    """A switch writes its version as text."""
+    version = _text(report, Field.VBIOS_VERSION).upper()
+    if not _VBIOS.fullmatch(version):
+        raise MalformedEvidence(reasons.RIM_ID_MALFORMED, f"BIOS version {version!r}", "five groups of two hex digits")
+    return version
 
 
 def driver_version(report: Report) -> str:
@@ -129,22 +154,31 @@ def _text(report: Report, field: Field) -> str:
     return raw.decode("ascii")
 
 
-def load(document: Document, anchors: Sequence[Anchor], *, known: KnownRims, paths: KnownPaths) -> Rim:
+def load(
+    document: Document,
+    anchors: Sequence[Anchor],
+    *,
+    known: KnownRims,
+    paths: KnownPaths,
+    questions: KnownQuestions | None = None,
+) -> Rim:
     """The content of a RIM whose signature holds and whose signer chains to a pinned root; times are not compared."""
-    return known.get(document.sha256) or known.put(document.sha256, _load(document.data, anchors, paths))
+    found = known.get(document.sha256)
+    return found or known.put(document.sha256, _load(document.data, anchors, paths, questions or KnownQuestions()))
 
 
 def check(rim: Rim, wanted: Wanted) -> None:
     """That a RIM is for this very product and version. UntrustedCollateral otherwise."""
     says = (rim.product, rim.edition, rim.version.upper())
-    must = (str(wanted.device_class), _EDITION[wanted.device_class], wanted.version.upper())
+    product = _PRODUCT[wanted.device_class]
+    must = (product, _EDITION[wanted.device_class], wanted.version.upper())
     if says != must:
         raise UntrustedCollateral(reasons.RIM_BINDING, " ".join(says), " ".join(must))
     shape = _DRIVER if wanted.role is Role.DRIVER else _VBIOS
     if not shape.fullmatch(rim.version.upper()):
         raise UntrustedCollateral(reasons.RIM_BINDING, f"version {rim.version}", f"that of a {wanted.role}")
-    if _SIGNER[wanted.device_class] not in rim.signer:
-        raise UntrustedCollateral(reasons.RIM_BINDING, f"signer under {rim.signer}", _SIGNER[wanted.device_class])
+    if product not in rim.signer:
+        raise UntrustedCollateral(reasons.RIM_BINDING, f"signer under {rim.signer}", product)
 
 
 def check_time(path: Path, *, now: datetime) -> None:
@@ -154,25 +188,30 @@ def check_time(path: Path, *, now: datetime) -> None:
         raise UntrustedCollateral(reasons.RIM_TIME, found, f"{now:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def _load(data: bytes, anchors: Sequence[Anchor], paths: KnownPaths) -> Rim:
+def _load(data: bytes, anchors: Sequence[Anchor], paths: KnownPaths, questions: KnownQuestions) -> Rim:
     if len(data) > DOCUMENT_BYTES_MAX:
         raise UntrustedCollateral(reasons.RIM_TOO_LARGE, f"{len(data)} bytes", f"at most {DOCUMENT_BYTES_MAX}")
     found: list[Path] = []
 
-    def authenticate(certificates: Sequence[x509.Certificate]) -> None:
+    def authenticate(certificates: Sequence[Loaded]) -> None:
         if len(certificates) < RIM_CERTIFICATES_MIN:
             raise UntrustedCollateral(
                 reasons.RIM_CHAIN, f"{len(certificates)} certificates", "the signer's whole chain"
             )
         try:
-            found.append(verify_path([Loaded.of(each) for each in certificates], anchors, paths))
+            found.append(verify_path(certificates, anchors, paths))
         except PathError as e:
             raise UntrustedCollateral(reasons.RIM_CHAIN, e.found, e.wanted) from e
 
     try:
         signed = verify(data, authenticate)
-        issuer = signed.certificates[0].issuer.rfc4514_string()
-        return _read(signed.root, issuer, found[0])
+        issuer = signed.certificates[0].certificate.issuer.rfc4514_string()
+        return _read(
+            signed.root,
+            issuer,
+            found[0],
+            inquiries(signed.certificates, found[0], of_device=False, known=questions),
+        )
     except XmlMalformed as e:
         raise UntrustedCollateral(reasons.RIM_MALFORMED, str(e)) from e
     except DigestMismatch as e:
@@ -181,7 +220,7 @@ def _load(data: bytes, anchors: Sequence[Anchor], paths: KnownPaths) -> Rim:
         raise UntrustedCollateral(reasons.RIM_SIGNATURE, str(e)) from e
 
 
-def _read(root: etree._Element, signer: str, path: Path) -> Rim:
+def _read(root: etree._Element, signer: str, path: Path, asked: tuple[Inquiry, ...]) -> Rim:
     """Direct children of the verified root only, in their one order."""
     names = [str(child.tag) for child in root]
     if root.tag != f"{_SWID}SoftwareIdentity" or names != [_SWID + name for name in ("Entity", "Meta", "Payload")]:
@@ -190,7 +229,7 @@ def _read(root: etree._Element, signer: str, path: Path) -> Rim:
     says = [str(meta.get(name, "")) for name in ("product", "edition", "colloquialVersion")]
     if not all(says):
         raise _malformed(f"Meta with {says}", "product, edition and colloquialVersion")
-    return Rim(says[0], says[1], says[2], signer, _goldens(payload), path)
+    return Rim(says[0], says[1], says[2], signer, _goldens(payload), path, asked)
 
 
 def _goldens(payload: etree._Element) -> Mapping[int, tuple[bytes, ...]]:

@@ -21,10 +21,10 @@ Contradiction = tuple[Reason, str, str]  # why, found, wanted
 
 
 def check(claims: Sequence[Claims]) -> Iterator[Contradiction]:
-    """What the devices of one node say against each other. Nothing, where no device names another."""
+    """What the devices of one node say against each other. Nothing, where there are GPUs or switches only."""
     switches = [claim for claim in claims if claim.values.get("switch") is True]
     gpus = [claim for claim in claims if claim.values.get("mode") == "ppcie" and claim not in switches]
-    if not switches:
+    if not switches or len(switches) == len(claims):
         return
     if len(gpus) != GPUS or len(switches) != SWITCHES or len(gpus) + len(switches) != len(claims):
         found = f"{len(gpus)} protected GPUs and {len(switches)} switches of {len(claims)} devices"
@@ -39,12 +39,12 @@ def check(claims: Sequence[Claims]) -> Iterator[Contradiction]:
             yield reasons.TOPOLOGY, f"{switch.device} naming itself otherwise", "the identity in its certificate"
 
 
-def _identities(claims: Sequence[Claims]) -> frozenset[int]:
-    return frozenset(pdi for claim in claims if isinstance(pdi := claim.values.get("pdi"), int))
+def _identities(claims: Sequence[Claims]) -> frozenset[str]:
+    return frozenset(pdi for claim in claims if isinstance(pdi := claim.values.get("pdi"), str))
 
 
-def _compare(claim: Claims, name: str, present: frozenset[int], what: str) -> Iterator[Contradiction]:
+def _compare(claim: Claims, name: str, present: frozenset[str], what: str) -> Iterator[Contradiction]:
     named = claim.values.get(name)
     if not isinstance(named, tuple) or frozenset(named) != present:
-        found = ", ".join(f"{pdi:016x}" for pdi in named) if isinstance(named, tuple) else "nobody"
+        found = ", ".join(map(str, named)) if isinstance(named, tuple) else "nobody"
         yield reasons.TOPOLOGY, f"{claim.device} naming {found}", what

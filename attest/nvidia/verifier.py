@@ -1,9 +1,9 @@
-"""Is this report from a genuine NVIDIA GPU, does it answer our challenge, and what does it measure?"""
+"""Is this report from a genuine NVIDIA device, does it answer our challenge, and what does it measure?"""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,26 +11,25 @@ from attest import reasons
 from attest.anchors import Anchors
 from attest.claims import Claims, Value
 from attest.collateral import Collateral, Document, Need
-from attest.errors import MalformedEvidence, NonceMismatch, UntrustedCollateral, UntrustedEvidence
+from attest.errors import NonceMismatch, UntrustedCollateral, UntrustedEvidence
 from attest.evidence import NVIDIA, Evidence, Nonce
 from attest.memo import Memo
+from attest.nvidia import devices, topology
 from attest.nvidia import report as reports
 from attest.nvidia import rim as rims
-from attest.nvidia.chain import DeviceChain, KnownTexts, verify_chain, verify_time
+from attest.nvidia.chain import DeviceChain, DeviceClass, KnownTexts, verify_chain, verify_time
 from attest.nvidia.report import Field, Report
-from attest.nvidia.rim import Rim, Role, Wanted
+from attest.nvidia.revocation import Inquiry, KnownAnswers, KnownQuestions, judge
+from attest.nvidia.rim import Rim, Wanted
+from attest.verify import Breach
 from attest.x509 import Path, verify_raw_signature
 
 CHAINS_REMEMBERED, PATHS_REMEMBERED, RIMS_REMEMBERED = 20_000, 1_000, 1_000
-TEXTS_REMEMBERED = 64
+TEXTS_REMEMBERED, ANSWERS_REMEMBERED = 64, 50_000
 READ_REMEMBERED = 8  # as many as are verified at once: what is read is needed for one verdict, and stays in fast memory
 
-GPU_MEASUREMENTS = 64
-NVDEC_INDEX = 35  # counts only while the decoder is enabled
-NVDEC_ENABLED, NVDEC_DISABLED = b"\xaa", b"\x55"
-PPCIE_ON, PPCIE_OFF = b"\xaa", b"\x55"
-_MODES = {b"\0\0": "spt", b"\1\0": "mpt", b"\2\0": "ppcie"}
-_NO_FLAG_YET, _FLAG_COUNTS = b"\0\0", b"\1\0"  # versions of the opaque data; what later ones mean, nobody told us
+# Claims that the GPUs of one node must agree on.
+SHARED = ("mode", "driver", "architecture")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class _Read:
 
     parsed: Report
     chain: DeviceChain
-    wanted: tuple[Wanted, Wanted]
+    wanted: tuple[Wanted, ...]
     needs: frozenset[Need]
 
 
@@ -51,17 +50,12 @@ class _Reference:
     goldens: Mapping[int, tuple[bytes, ...]]
     documents: Mapping[str, str]  # what each was for -> SHA-256
     values: Mapping[str, Value]  # the claims that name them
-
-    @property
-    def complete(self) -> bool:
-        return len(self.paths) == len(Role)
+    inquiries: tuple[Inquiry, ...]  # about revocation of their signers
+    complete: bool
 
 
 class NvidiaVerifier:
-    """
-    Hopper GPUs, offline. Blackwell GPUs and LS10 switches are recognised by their certificates and refused as
-    unsupported; revocation is not asked about, and the claims say so.
-    """
+    """Hopper and Blackwell GPUs and LS10 switches. Which of them a device is, its certificates say."""
 
     kind = NVIDIA
 
@@ -72,25 +66,31 @@ class NvidiaVerifier:
         self._texts: KnownTexts = Memo(TEXTS_REMEMBERED)
         self._rim_paths: Memo[Path] = Memo(PATHS_REMEMBERED)
         self._rims: Memo[Rim] = Memo(RIMS_REMEMBERED)
-        self._wanted: Memo[tuple[Wanted, Wanted]] = Memo(RIMS_REMEMBERED)
+        self._wanted: Memo[tuple[Wanted, ...]] = Memo(RIMS_REMEMBERED)
         self._references: Memo[_Reference] = Memo(RIMS_REMEMBERED)
+        self._answers: KnownAnswers = Memo(ANSWERS_REMEMBERED)
+        self._questions = KnownQuestions()
         self._read: Memo[_Read] = Memo(READ_REMEMBERED)
 
     def needs(self, evidence: Evidence, have: Collateral) -> frozenset[Need]:
-        # Which class of device it is, only the certificates say; their time is compared later, with everything else.
-        return self._reading(evidence).needs - have.keys()
+        """First the RIMs and what to ask about the device; once a RIM is there, what to ask about its signer."""
+        reading = self._reading(evidence)
+        needs = reading.needs
+        if any(each.need in have for each in reading.wanted):
+            needs |= {inquiry.need for inquiry in self._reference(reading.wanted, have).inquiries}
+        return needs - have.keys()
 
     def verify(self, evidence: Evidence, collateral: Collateral, *, nonce: Nonce | None, now: datetime) -> Claims:
         reading = self._reading(evidence)
         parsed, chain, wanted = reading.parsed, reading.chain, reading.wanted
         verify_time(chain, now=now)
-        _verify_shape(parsed)
         _verify_signature(parsed, chain)
         fwid = _verify_firmware(parsed, chain)
         _verify_nonce(parsed, nonce)
         reference = self._reference(wanted, collateral)
         for path in reference.paths:
             rims.check_time(path, now=now)
+        asked = (*chain.inquiries, *reference.inquiries)
         return Claims(
             kind=self.kind,
             device=f"nvidia-{chain.device_class.lower()}-{chain.pdi}",
@@ -101,10 +101,23 @@ class NvidiaVerifier:
                 "fwid": fwid,
                 **reference.values,
                 "rim_expired_days": _days_expired(reference, now),
-                **_compare(parsed, reference),
+                **_compare(parsed, chain.device_class, reference),
+                **judge(asked, collateral, now=now, known=self._answers),
             },
-            collateral=reference.documents,
+            collateral={**reference.documents, **_answered(asked, collateral)},
         )
+
+    def together(self, claims: Sequence[Claims]) -> Iterable[Breach]:
+        """GPUs of one node are alike, and those of an HGX box are wired to the switches beside them."""
+        ours = [claim for claim in claims if claim.kind == self.kind]
+        if len(ours) < 2:
+            return
+        gpus = [claim for claim in ours if claim.values.get("switch") is not True]
+        for name in SHARED:
+            said = {str(claim.values.get(name, "")) for claim in gpus}
+            if len(said) > 1:
+                yield reasons.DEVICES_DIFFER, f"{name} {' and '.join(sorted(said))}", "the same for all"
+        yield from topology.check(ours)
 
     def _reading(self, evidence: Evidence) -> _Read:
         """What these very bytes say, whenever: `needs` and `verify` ask in turn, and need not both read them."""
@@ -118,11 +131,14 @@ class NvidiaVerifier:
             known=self._chains,
             paths=self._device_paths,
             texts=self._texts,
+            questions=self._questions,
         )
+        devices.check_shape(parsed, chain.device_class)
         wanted = rims.wanted_by(parsed, chain.device_class, known=self._wanted)
-        return _Read(parsed, chain, wanted, frozenset(each.need for each in wanted))
+        needs = frozenset([*(each.need for each in wanted), *(inquiry.need for inquiry in chain.inquiries)])
+        return _Read(parsed, chain, wanted, needs)
 
-    def _reference(self, wanted: tuple[Wanted, Wanted], collateral: Collateral) -> _Reference:
+    def _reference(self, wanted: tuple[Wanted, ...], collateral: Collateral) -> _Reference:
         """What these very documents say, whenever."""
         found = [(each, document) for each in wanted if (document := collateral.get(each.need)) is not None]
         key = wanted, *((each.role, document.sha256) for each, document in found)
@@ -130,26 +146,29 @@ class NvidiaVerifier:
 
     def _reference_anew(self, wanted: Sequence[Wanted], found: Mapping[Wanted, Document]) -> _Reference:
         paths: list[Path] = []
+        inquiries: dict[Inquiry, None] = {}  # RIMs share signers
         goldens: dict[int, tuple[bytes, ...]] = {}
         for each, document in found.items():
-            rim = rims.load(document, self._anchors.nvidia_rim, known=self._rims, paths=self._rim_paths)
+            rim = rims.load(
+                document,
+                self._anchors.nvidia_rim,
+                known=self._rims,
+                paths=self._rim_paths,
+                questions=self._questions,
+            )
             rims.check(rim, each)
             if both := goldens.keys() & rim.goldens.keys():
                 raise UntrustedCollateral(reasons.RIM_CONFLICT, f"index {min(both)} in both", "each in one")
             paths.append(rim.path)
+            inquiries |= dict.fromkeys(rim.inquiries)
             goldens |= rim.goldens
         documents = {str(each.need): document.sha256 for each, document in found.items()}
         values: dict[str, Value] = {}
         for each in wanted:
             values[f"rim_{each.role}_id"] = each.need.name
             values[f"rim_{each.role}"] = "verified" if each in found else "missing"
-        return _Reference(tuple(paths), goldens, documents, values)
-
-
-def _verify_shape(parsed: Report) -> None:
-    if len(parsed.measurements) != GPU_MEASUREMENTS:
-        found = f"{len(parsed.measurements)} measurements"
-        raise MalformedEvidence(reasons.REPORT_MALFORMED, found, f"{GPU_MEASUREMENTS} of a GPU")
+        complete = bool(found) and len(found) == len(wanted)
+        return _Reference(tuple(paths), goldens, documents, values, tuple(inquiries), complete)
 
 
 def _verify_signature(parsed: Report, chain: DeviceChain) -> None:
@@ -161,7 +180,8 @@ def _verify_firmware(parsed: Report, chain: DeviceChain) -> str:
     """The certificate endorses a key *and the firmware that holds it*; the report must agree, if it says anything."""
     named = parsed.opaque.get(Field.FWID)
     if named is None:
-        return "absent"
+        # Reports of switches have no such field: their firmware is known by its measurements alone.
+        return "not reported" if chain.device_class is DeviceClass.LS10 else "absent"
     if not hmac.compare_digest(named, chain.fwid):
         raise UntrustedEvidence(reasons.FWID_MISMATCH, named.hex()[:16] + "…", chain.fwid.hex()[:16] + "…")
     return "match"
@@ -181,34 +201,17 @@ def _origin(chain: DeviceChain, reference: _Reference) -> bool:
 
 
 def _identity(parsed: Report, chain: DeviceChain, wanted: Sequence[Wanted]) -> dict[str, Value]:
-    driver, vbios = (each.version for each in wanted)
     return {
         "architecture": str(chain.device_class),
+        "switch": chain.device_class is DeviceClass.LS10,
         "hwmodel": chain.hwmodel,
+        "pdi": chain.pdi,
         "ueid": chain.ueid,
-        "driver": driver,
-        "vbios": vbios,
-        "mode": _mode(parsed),
-        "revocation": "not checked",
+        "nonce": parsed.nonce.hex(),
+        **{str(each.role): each.version for each in wanted},
+        "mode": devices.mode(parsed, chain.device_class),
+        **devices.neighbours(parsed, chain.device_class),
     }
-
-
-def _mode(parsed: Report) -> str:
-    """
-    The feature flag says it since opaque data version 1; before, protected PCIe has a status of its own. Hopper has no
-    third mode, so "off" there is a single GPU.
-    """
-    status, flag = parsed.opaque.get(Field.PROTECTED_PCIE_STATUS), parsed.opaque.get(Field.FEATURE_FLAG)
-    version = parsed.opaque.get(Field.OPAQUE_DATA_VERSION)
-    if status not in (None, PPCIE_ON, PPCIE_OFF):
-        raise UntrustedEvidence(reasons.REPORT_MALFORMED, f"protected PCIe status {status!r}", "0x55 or 0xaa")
-    by_status = None if status is None else "ppcie" if status == PPCIE_ON else "spt"
-    if flag is None or version is None or version == _NO_FLAG_YET:
-        return by_status or "unstated"
-    mode = _MODES.get(flag, "unknown") if version == _FLAG_COUNTS else "unknown"
-    if by_status is not None and (by_status == "ppcie") != (mode == "ppcie"):
-        raise UntrustedEvidence(reasons.REPORT_MALFORMED, f"mode {mode} beside protected PCIe {status!r}", "one mode")
-    return mode
 
 
 def _days_expired(reference: _Reference, now: datetime) -> int:
@@ -217,19 +220,17 @@ def _days_expired(reference: _Reference, now: datetime) -> int:
     return max(ended) // timedelta(days=1) + 1 if ended else 0
 
 
-def _compare(parsed: Report, reference: _Reference) -> dict[str, Value]:
+def _compare(parsed: Report, device_class: DeviceClass, reference: _Reference) -> dict[str, Value]:
     """Every reference value against the measurement of its index (index i is block i + 1)."""
     goldens, measured = reference.goldens, parsed.measurements
-    skipped = None if _decoder_counts(parsed) else NVDEC_INDEX
-    compared = len(goldens) - (skipped in goldens)
-    # The RIMs' indices end where the report's do: both have 64, and were refused otherwise.
-    differing = tuple(sorted(i for i, values in goldens.items() if measured[i] not in values and i != skipped))
+    skipped = devices.skipped_index(parsed, device_class)
+    compared, most = len(goldens) - (skipped in goldens), len(measured)
+    differing = tuple(
+        sorted(i for i, values in goldens.items() if (i >= most or measured[i] not in values) and i != skipped)
+    )
     outcome = "incomplete" if not reference.complete or not compared else "mismatch" if differing else "match"
     return {"measurements": outcome, "compared": compared, "mismatching_indices": differing}
 
 
-def _decoder_counts(parsed: Report) -> bool:
-    status = parsed.opaque.get(Field.NVDEC0_STATUS)
-    if status not in (NVDEC_ENABLED, NVDEC_DISABLED):
-        raise UntrustedEvidence(reasons.NVDEC_STATUS, repr(status), "0x55 or 0xaa")
-    return status == NVDEC_ENABLED
+def _answered(asked: Iterable[Inquiry], collateral: Collateral) -> dict[str, str]:
+    return {str(each.need): collateral[each.need].sha256 for each in asked if each.need in collateral}

@@ -40,12 +40,6 @@ KIND_UNSUPPORTED = _reason(
     "No installed verifier reads this kind of evidence.",
     "Install a distribution that offers an `attest.verifiers` entry point for it, or leave this device out.",
 )
-DEVICE_CLASS_UNSUPPORTED = _reason(
-    "device-class-unsupported",
-    Stage.CHAIN,
-    "The certificates are of an NVIDIA device class that this version does not verify yet.",
-    "Only Hopper GPUs (GH100) are verified by this version.",
-)
 REPORT_MALFORMED = _reason(
     "report-malformed",
     Stage.PARSE,
@@ -230,7 +224,7 @@ RIM_CONFLICT = _reason(
 RIM_REVOKED = _reason(
     "rim-revoked",
     Stage.REFERENCE,
-    "The vendor revoked a certificate of the RIM's signer.",
+    "The vendor does not stand by the RIM's signer: a certificate is revoked, or unknown to its responder.",
     "Fetch the RIM again: the vendor issues one under a new signer.",
     Fault.COLLATERAL,
 )
@@ -257,7 +251,7 @@ DEVICE_TAKEN = _reason(
 DEVICES_DIFFER = _reason(
     "devices-differ",
     Stage.BUNDLE,
-    "The GPUs of one node disagree about something that they must share (mode, driver, root).",
+    "The GPUs of one node disagree about something that they must share (mode, driver, architecture).",
     "Bring all GPUs of the node to the same mode and driver, then collect again.",
 )
 TOPOLOGY = _reason(
@@ -269,8 +263,8 @@ TOPOLOGY = _reason(
 ROOTS_MIXED = _reason(
     "roots-mixed",
     Stage.BUNDLE,
-    "Device and RIM rest on roots of different origin, one a vendor's and one emulated.",
-    "Use a vendor's RIM for a vendor's device, and emulated ones together.",
+    "Device and RIM, or devices of one node, rest on roots of different origin, one a vendor's and one emulated.",
+    "Use vendors' RIMs and devices together, and emulated ones together.",
     Fault.COLLATERAL,
 )
 
@@ -280,6 +274,13 @@ BINDING_WEAK = _reason(
     Stage.BINDING,
     "The evidence commits to less of the worker's identity than the policy asks for.",
     "Let `nodeprobe agent` attest: it binds address, wallet, worker key and TLS key to the evidence.",
+)
+BINDING_MISMATCH = _reason(
+    "binding-mismatch",
+    Stage.BINDING,
+    "The evidence commits to somebody else, or to another challenge, than what was presented with it.",
+    "Collect all evidence of the node anew for one challenge, CPU and GPUs together, and give the very keys that the "
+    "node serves. If it persists, somebody presents another machine's evidence.",
 )
 
 # --- appraise ---------------------------------------------------------------------------------------------------------
@@ -363,7 +364,7 @@ REVOCATION_HOLD = _reason(
     "revocation-hold",
     Stage.APPRAISE,
     "The vendor put a certificate on hold: it may be revoked, or taken back into service.",
-    "Ask the vendor. A policy with `nvidia.allow_hold` accepts it openly.",
+    "Ask the vendor. A policy with `allow_hold` accepts it openly.",
 )
 REVOCATION_STALE = _reason(
     "revocation-stale",

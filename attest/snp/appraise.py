@@ -87,7 +87,7 @@ def _tcb(claims: Claims, rules: SnpRules, which: str) -> Finding:
         minimum is not None
         and isinstance(found, tuple)
         and len(found) == len(minimum)
-        and all(part >= wanted for part, wanted in zip(found, minimum, strict=True))
+        and all(isinstance(part, int) and part >= least for part, least in zip(found, minimum, strict=True))
     )
     shown, wanted = (_parts(each) for each in (found, minimum))
     rule = f"has a {which} TCB that is new enough"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -33,6 +33,7 @@ from attest.snp.crl import Crl
 from attest.snp.needs import Wanted, wanted_by
 from attest.snp.product import tcb
 from attest.snp.report import Report
+from attest.verify import Breach
 from attest.x509 import verify_raw_signature
 
 VEKS_REMEMBERED, AUTHORITIES_REMEMBERED, CRLS_REMEMBERED = 10_000, 100, 100
@@ -82,6 +83,9 @@ class SnpVerifier:
             | {"revocation": "not checked" if listed is None else "good"},
             collateral={str(need): collateral[need].sha256 for need in used},
         )
+
+    def together(self, claims: Sequence[Claims]) -> Iterable[Breach]:  # noqa: ARG002 - nothing between them
+        return ()
 
     def _load(self, data: bytes) -> tuple[Certificate, ...]:
         found = self._loaded.get(hashlib.sha256(data).digest())

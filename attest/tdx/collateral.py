@@ -9,7 +9,7 @@ revocation lists from the future.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,8 +35,9 @@ from attest.reasons.tdx import (
 )
 from attest.tdx import qvl
 from attest.tdx.documents import RevocationList, Signed, other, revocation_list, signed
-from attest.tdx.needs import TD_QE, Needs
+from attest.tdx.needs import CAS, INTEL_PCK_CRL, INTEL_ROOT_CRL, INTEL_TCB_INFO, TD_QE, Needs
 from attest.tdx.pck import Pck
+from attest.tdx.roots import Root
 from attest.x509 import UNREADABLE
 
 SIGNER = "Intel SGX TCB Signing"
@@ -78,6 +79,49 @@ def prepare(documents: Mapping[Need, Document], pck: Pck, *, known: KnownCollate
         raise UntrustedCollateral(TDX_COLLATERAL_UNAVAILABLE, "missing", ", ".join(missing))
     key = (pck.fmspc, pck.pce_id, pck.root, pck.ca, pck.ca_name, *(documents[need].sha256 for need in needs.all))
     return known.get(key) or known.put(key, _prepare(documents, needs, pck))
+
+
+def check_alone(document: Document, need: Need, roots: Sequence[Root]) -> tuple[datetime, datetime]:
+    """
+    What can be said of one document before there is a quote: that it is what its name says, and that its signer is
+    below the root of `roots` that the name's mark means. When it was issued, and when the next one is due.
+
+    UntrustedCollateral otherwise. Of the root's own list, only that it parses: its signer comes with a quote.
+    """
+    try:
+        if need.kind == INTEL_ROOT_CRL:
+            parsed = x509.load_der_x509_crl(revocation_list(document, need).der)
+            return parsed.last_update_utc, parsed.next_update_utc or parsed.last_update_utc
+        dated = _pck_list_alone(document, need, roots) if need.kind == INTEL_PCK_CRL else _text(document, need, roots)
+    except _BROKEN as e:
+        raise UntrustedCollateral(TDX_COLLATERAL_MALFORMED, f"{type(e).__name__} {e}", "a document that parses") from e
+    return dated.issued, dated.next_update
+
+
+def _text(document: Document, need: Need, roots: Sequence[Root]) -> _Dated:
+    text, named = signed(document, need), need.name.partition("@")[0]
+    found = str(text.says["fmspc" if need.kind == INTEL_TCB_INFO else "id"])
+    if found.upper() != named:
+        raise other(need, found, named)
+    return _signed(text, need, _root_above(text.chain, need, roots), frozenset())
+
+
+def _pck_list_alone(document: Document, need: Need, roots: Sequence[Root]) -> _Dated:
+    crl = revocation_list(document, need)
+    ca = _issuer(crl.chain, need, _root_above(crl.chain, need, roots))
+    if CAS.get(_common_name(ca)) != need.name.partition("@")[0]:
+        raise other(need, f"issued by {_common_name(ca)}", need.name)
+    return _list(crl, need, ca)[1]
+
+
+def _root_above(chain: str, need: Need, roots: Sequence[Root]) -> x509.Certificate:
+    """The last of an issuer chain, if it is the root whose documents the need names."""
+    last = x509.load_pem_x509_certificates(chain.encode())[-1]
+    sha256 = last.fingerprint(SHA256()).hex()
+    mark = need.name[need.name.find("@") :] if "@" in need.name else ""
+    if not any(root.sha256 == sha256 and root.mark == mark for root in roots):
+        raise UntrustedCollateral(TDX_COLLATERAL_CHAIN, f"{need}: root {sha256[:16]}", "a root that is trusted for it")
+    return last
 
 
 def check_revocation(prepared: Prepared, pck: Pck) -> None:

@@ -13,13 +13,12 @@ Intel's to give, and one store can hold both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from attest.collateral import CollateralKind, Need
 from attest.tdx.roots import Root
 
-INTEL_TCB_INFO, INTEL_QE_IDENTITY = "intel-tdx-tcb-info", "intel-tdx-qe-identity"
-INTEL_PCK_CRL, INTEL_ROOT_CRL = "intel-pck-crl", "intel-root-crl"
+INTEL_TCB_INFO, INTEL_QE_IDENTITY = CollateralKind.INTEL_TCB_INFO, CollateralKind.INTEL_QE_IDENTITY
+INTEL_PCK_CRL, INTEL_ROOT_CRL = CollateralKind.INTEL_PCK_CRL, CollateralKind.INTEL_ROOT_CRL
 
 PCS = "https://api.trustedservices.intel.com"
 CERTIFICATES = "https://certificates.trustedservices.intel.com"
@@ -40,10 +39,10 @@ class Needs:
     def of(cls, fmspc: str, ca: str, root: Root) -> Needs:
         """`fmspc` in upper hex, `ca` one of the values of CAS."""
         return cls(
-            _need(INTEL_TCB_INFO, fmspc + root.mark),
-            _need(INTEL_QE_IDENTITY, TD_QE + root.mark),
-            _need(INTEL_PCK_CRL, ca + root.mark),
-            _need(INTEL_ROOT_CRL, SGX_ROOT + root.mark),
+            Need(INTEL_TCB_INFO, fmspc + root.mark),
+            Need(INTEL_QE_IDENTITY, TD_QE + root.mark),
+            Need(INTEL_PCK_CRL, ca + root.mark),
+            Need(INTEL_ROOT_CRL, SGX_ROOT + root.mark),
         )
 
     @property
@@ -73,7 +72,3 @@ def source(need: Need) -> Source | None:
     if need.kind == INTEL_ROOT_CRL:
         return Source(CERTIFICATES, "/IntelSGXRootCA.der")
     return None
-
-
-def _need(kind: str, name: str) -> Need:
-    return Need(cast("CollateralKind", kind), name)  # until CollateralKind has these members

@@ -24,6 +24,10 @@ class Root:
 
     sha256: str
 
+    @classmethod
+    def of(cls, certificate: x509.Certificate) -> Root:
+        return cls(hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest())
+
     @property
     def emulated(self) -> bool:
         """Everything is, but what is pinned in this file."""
@@ -59,7 +63,7 @@ def load_emulated(pem: bytes) -> Root:
     (certificate,) = x509.load_pem_x509_certificates(pem)
     if certificate.subject != certificate.issuer:
         raise ValueError("a root must be self-issued")
-    root = Root(hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest())
+    root = Root.of(certificate)
     if not root.emulated:
         raise ValueError("Intel's root is built in; the file must hold an emulator's")
     return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,10 +17,12 @@ from attest.reasons import tdx as reasons
 from attest.tdx import quote as quotes
 from attest.tdx import qvl
 from attest.tdx.collateral import Prepared, check_revocation, prepare
+from attest.tdx.eventlog import with_event_log
 from attest.tdx.pck import Pck, Upper, check_time, read_chain
 from attest.tdx.quote import Attribute, Quote, TdReport
 from attest.tdx.qvl import Judged
 from attest.tdx.roots import WithIntelRoots
+from attest.verify import Breach
 
 PCKS_REMEMBERED, COLLATERAL_REMEMBERED, READ_REMEMBERED = 20_000, 200, 64
 STALE_MAX = timedelta(days=30)  # documents that ran out longer ago are not looked at; a policy allows less, or none
@@ -77,7 +80,7 @@ class TdxVerifier:
         at = _moment_to_judge_at(prepared, pck, now)
         judged = qvl.verify(quote, prepared.library, pck.root_der, int(at.timestamp()))
         expiries = [pck.not_after, prepared.not_after, *([prepared.fresh_until] if now < prepared.fresh_until else [])]
-        return Claims(
+        claims = Claims(
             kind=self.kind,
             device=f"{self.kind}-{pck.ppid.hex()}",
             emulated=pck.root.emulated,
@@ -92,6 +95,10 @@ class TdxVerifier:
             },
             collateral={str(need): collateral[need].sha256 for need in pck.needs.all},
         )
+        return with_event_log(claims, evidence.log) if evidence.log else claims
+
+    def together(self, claims: Sequence[Claims]) -> Iterable[Breach]:  # noqa: ARG002 - nothing between them
+        return ()
 
     def _reading(self, evidence: Evidence) -> _Read:
         """What these very bytes say, whenever: `needs` and `verify` ask in turn, and need not both read them."""

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attest import reasons
-from attest.appraise import UNBOUND, Binding, appraise
-from attest.binding import PROFILE, Strength
+from attest.appraise import appraise
+from attest.binding import PROFILE, UNBOUND, Binding, Strength
 from attest.claims import Claims
-from attest.evidence import NVIDIA, Evidence, Nonce, digest
+from attest.evidence import NVIDIA, NVIDIA_NRAS, Evidence, Nonce, digest
+from attest.nvidia.nras_rules import NrasRules
 from attest.policy import SHIPPED, NvidiaRules, Policy, shipped
 from attest.reasons import Fault
 from attest.result import NODE, Tier
@@ -125,9 +126,17 @@ def test_a_claim_that_is_absent_or_of_another_type_fails_its_rule(claim, reason,
             {"vbios": "95.FF.FF.FF.FF"},
             reasons.VBIOS_NOT_ACCEPTED,
         ),
-        ({"modes": {"ppcie"}}, {"mode": "ppcie"}, {"mode": "spt"}, reasons.MODE_NOT_ACCEPTED),
+        ({"modes": {"mpt"}}, {"mode": "mpt"}, {"mode": "spt"}, reasons.MODE_NOT_ACCEPTED),
+        ({"topology": "optional"}, {"mode": "ppcie"}, {"mode": "unlocked"}, reasons.MODE_NOT_ACCEPTED),
+        ({}, {"mode": "mpt"}, {"mode": "ppcie"}, reasons.TOPOLOGY_ABSENT),
         ({"modes": {"spt"}}, {"mode": "spt"}, {"mode": "unstated"}, reasons.MODE_NOT_ACCEPTED),
-        ({}, {"architecture": "GH100"}, {"architecture": "GB100"}, reasons.ARCHITECTURE_NOT_ACCEPTED),
+        ({}, {"architecture": "GB100"}, {"architecture": "GB202"}, reasons.ARCHITECTURE_NOT_ACCEPTED),
+        (
+            {"architectures": {"GH100"}},
+            {"architecture": "GH100"},
+            {"architecture": "GB100"},
+            reasons.ARCHITECTURE_NOT_ACCEPTED,
+        ),
         ({}, {"rim_expired_days": 0}, {"rim_expired_days": 1}, reasons.RIM_EXPIRED),
         ({"rim_expired_days_max": 7}, {"rim_expired_days": 7}, {"rim_expired_days": 8}, reasons.RIM_EXPIRED),
         ({}, {"rim_expired_days": 0}, {"rim_expired_days": -1}, reasons.RIM_EXPIRED),
@@ -254,7 +263,175 @@ def test_kinds_without_rules_are_not_accepted():
 
     result = judge(toy, policy=policy, bundle=(Evidence("toy", b""),))
 
-    assert codes(result) == {"kind-not-accepted"}
+    assert codes(result) == {"kind-not-accepted", "device-count"}  # a toy is no GPU
+
+
+# --- GPUs and switches ------------------------------------------------------------------------------------------------
+BIOS = {"rim_bios": "verified", "rim_bios_id": "NV_SWITCH_BIOS_5612_0002_890_9610550001", "bios": "96.10.55.00.01"}
+NO_GPU = dict.fromkeys(["driver", "vbios", "rim_driver", "rim_driver_id", "rim_vbios", "rim_vbios_id"], ABSENT)
+
+
+def switch(**changes):
+    return claims(
+        **({"architecture": "LS_10", "switch": True, "mode": "ppcie", "fwid": "not reported"} | BIOS | NO_GPU | changes)
+    )
+
+
+def test_a_switch_is_asked_for_its_own_manifest_and_no_firmware_identity():
+    policy = Policy(name="m", nvidia=NvidiaRules(gpus_min=0))
+
+    assert judge(switch(), policy=policy).tier is Tier.AFFIRMING
+    assert codes(judge(switch(rim_bios=ABSENT), policy=policy)) == {"rim-unavailable"}
+    assert codes(judge(switch(mode="unlocked"), policy=policy)) == {"mode-not-accepted"}
+    pretender = judge(claims(**(BIOS | NO_GPU | {"fwid": "not reported"})), policy=policy)
+    assert codes(pretender) >= {"fwid-absent", "rim-unavailable", "driver-too-old"}
+
+
+@pytest.mark.parametrize("said", [1, "true", None, "LS_10"])
+def test_what_does_not_say_that_it_is_a_switch_is_a_gpu(said):
+    assert "driver-too-old" in codes(judge(switch(switch=said)))
+
+
+def test_switches_are_no_gpus():
+    two = Policy(name="m", nvidia=NvidiaRules(gpus_min=2))
+
+    assert judge(claims(mode="ppcie"), claims(mode="ppcie"), switch(), policy=two).tier is Tier.AFFIRMING
+    assert codes(judge(claims(mode="ppcie"), switch(), policy=two)) == {"device-count"}
+    assert codes(judge(switch())) == {"device-count"}
+
+
+def test_gpus_that_are_wired_come_with_their_switches():
+    assert judge(claims(mode="ppcie"), switch()).tier is Tier.AFFIRMING
+    assert codes(judge(claims(mode="ppcie"))) == {"topology-absent"}
+    assert codes(judge(claims(mode="ppcie"), claims())) == {"topology-absent"}
+    assert judge(claims(mode="spt"), claims(mode="mpt")).tier is Tier.AFFIRMING
+    optional = Policy(name="m", nvidia=NvidiaRules(topology="optional"))
+    assert judge(claims(mode="ppcie"), policy=optional).tier is Tier.AFFIRMING
+
+
+def test_switches_that_another_verifier_vouches_for_were_compared_with_nobody():
+    policy = Policy(name="m", kinds={NVIDIA, NVIDIA_NRAS}, nras=NrasRules(certificates_required=False))
+    theirs = {"identity": "token", "compared": "unstated"}
+    bundle = (*BUNDLE, Evidence(NVIDIA_NRAS, b"tokens"))
+
+    for gpu, beside in (
+        (claims(mode="ppcie"), replace(switch(**theirs), kind=NVIDIA_NRAS)),
+        (replace(claims(mode="ppcie", **theirs), kind=NVIDIA_NRAS), switch()),
+    ):
+        assert codes(judge(gpu, beside, policy=policy, bundle=bundle)) == {"topology-absent"}
+
+
+@pytest.mark.parametrize("made", [[], [claims()], [claims(mode="ppcie")], [switch()]])
+def test_a_device_that_nobody_could_decide_about_is_not_held_against_the_others(made):
+    """It may be the GPU that is missing, or the switch; nothing of it is known, but whose fault that is."""
+    refusals = (Refusal(len(made), reasons.RIM_DIGEST, "found", "wanted"),)
+
+    result = judge(*made, refusals=refusals, policy=Policy(name="m", binding_min="nonce"), binding=UNBOUND)
+
+    assert (result.tier, codes(result)) == (Tier.NONE, {"rim-digest"})
+    assert result.freshness == ("nonce" if made else "not checked")
+
+
+# --- old answers and old documents ------------------------------------------------------------------------------------
+def test_what_is_on_hold_is_accepted_only_openly():
+    result = judge(claims(revocation="hold"))
+    assert (codes(result), result.tier) == ({"revocation-hold"}, Tier.CONTRAINDICATED)
+
+    allowed = judge(claims(revocation="hold"), policy=Policy(name="m", allow_hold=True))
+    assert (allowed.tier, allowed.revocation) == (Tier.AFFIRMING, "hold")
+    assert "revocation-not-checked" in codes(
+        judge(claims(revocation="revoked"), policy=Policy(name="m", allow_hold=True, revocation="optional"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("hours", "most", "holds"),
+    [(0, 0, True), (1, 0, False), (1, 1, True), (24, 24, True), (25, 24, False), (-1, 0, False), ("0", 0, False),
+     (True, 1, False), (None, 1, False), ((0,), 1, False)],
+)  # fmt: skip
+def test_answers_may_be_as_old_as_a_policy_says(hours, most, holds):
+    policy = Policy(name="m", revocation_stale_hours_max=most)
+
+    result = judge(claims(revocation_stale_hours=hours), policy=policy)
+
+    assert codes(result) == (set() if holds else {"revocation-stale"})
+    assert result.tier is (Tier.AFFIRMING if holds else Tier.NONE)
+
+
+HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("since", "most", "holds"),
+    [
+        (None, 0, True),
+        (NOW, 0, False),
+        (NOW - SECOND, 0, False),
+        (NOW, 1, True),
+        (NOW - HOUR + SECOND, 1, True),
+        (NOW - HOUR, 1, False),
+        (NOW - 24 * HOUR + SECOND, 24, True),
+        (NOW - 24 * HOUR, 24, False),
+    ],
+)
+def test_documents_may_be_as_old_as_a_policy_says(since, most, holds):
+    policy = Policy(name="m", collateral_stale_hours_max=most)
+
+    result = judge(replace(claims(), stale_since=since), policy=policy)
+
+    assert codes(result) == (set() if holds else {"collateral-stale"})
+    assert result.tier is (Tier.AFFIRMING if holds else Tier.NONE)
+
+
+@pytest.mark.parametrize("until", [NOW + HOUR, NOW + SECOND])
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_verdict_ends_when_its_answers_have_run_out_for_too_long(until, patience):
+    policy = Policy(name="m", revocation_stale_hours_max=patience, lifetime_seconds=4 * 3600)
+
+    result = judge(claims(revocation_until=int(until.timestamp())), policy=policy)
+
+    assert result.expires_at == until + patience * HOUR
+
+
+def test_a_verdict_ends_when_its_documents_are_too_old():
+    policy = Policy(name="m", collateral_stale_hours_max=3, lifetime_seconds=4 * 3600)
+    old = replace(claims(), stale_since=NOW - HOUR)
+
+    assert judge(old, policy=policy).expires_at == NOW + 2 * HOUR
+    assert judge(claims(), old, policy=policy).expires_at == NOW + 2 * HOUR
+    assert judge(claims(), policy=policy).expires_at == NOW + 4 * HOUR
+
+
+@pytest.mark.parametrize("until", ["1893499200", True, None, 1.5])
+def test_a_limit_that_is_no_time_is_none(until):
+    assert judge(claims(revocation_until=until)).expires_at == NOW + POLICY.lifetime
+
+
+# --- CPUs -------------------------------------------------------------------------------------------------------------
+def cpu(kind="amd-snp", **values):
+    """Of a kind whose own rules are tried elsewhere: here it matters only whether it answers the challenge."""
+    return Claims(kind, f"{kind}-00", False, LATER, {"revocation": "good"} | values, {})
+
+
+@pytest.mark.parametrize("kind", ["amd-snp", "intel-tdx"])
+@pytest.mark.parametrize(
+    ("values", "covered", "fresh"),
+    [({}, False, False), ({}, True, True), ({"nonce": "match"}, False, True), ({"nonce": "absent"}, False, False)],
+)
+def test_a_cpu_answers_a_challenge_by_its_report_data_only(kind, values, covered, fresh):
+    bundle = (*BUNDLE, Evidence(kind, b"quote"))
+    binding = replace(BOUND, covers_cpu=covered)
+
+    result = judge(claims(), cpu(kind, **values), bundle=bundle, binding=binding)
+
+    assert result.freshness == ("nonce" if fresh else "not checked")
+    assert ("nonce-not-given" in codes(result)) is not fresh
+    assert result.cpu == kind
+
+
+def test_two_kinds_of_cpu_in_one_node_are_none_that_could_be_named():
+    assert judge(claims(), cpu("amd-snp"), cpu("intel-tdx")).cpu == "absent"
 
 
 # --- tiers ------------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ def keys():
 
 
 def verified(chain, anchors, memo):
-    return verify_path([Loaded.of(each) for each in chain], anchors, memo)
+    return verify_path([Loaded.of(each.public_bytes(Encoding.DER)) for each in chain], anchors, memo)
 
 
 def path_of(keys, anchors, *, root=None, ca=None, leaf=None, memo=None):
@@ -372,10 +372,30 @@ def test_more_certificates_than_any_chain_has_are_not_even_parsed(world, good):
     assert isinstance(refused(world, as_pem([ders(good)[4]] * (CERTIFICATES_MAX + 1))), MalformedEvidence)
 
 
-def test_other_pem_between_certificates_is_not_a_certificate(world, good):
-    key = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda pem: b"words\n" + pem, id="words before"),
+        pytest.param(lambda pem: pem + b"words\n", id="words after"),
+        pytest.param(lambda pem: pem.replace(b"-----\n-----", b"-----\nwords\n-----", 1), id="words between"),
+        pytest.param(lambda pem: KEY + pem, id="a key before"),
+        pytest.param(lambda pem: pem.replace(b"BEGIN", b"BEGIN X509", 1), id="another label"),
+        pytest.param(lambda pem: pem.replace(b"END CERTIFICATE", b"END CERTIFICATES", 1), id="another end"),
+        pytest.param(lambda pem: pem.replace(b"\n", b"\n!", 2), id="no base64"),
+        pytest.param(lambda pem: pem.replace(b"MII", b"", 1), id="letters missing"),
+        pytest.param(lambda pem: pem[: len(pem) // 2], id="half"),
+    ],
+)
+def test_pem_is_certificates_and_nothing_else(world, good, spoil):
+    assert isinstance(refused(world, spoil(good.certificates)), MalformedEvidence)
 
-    assert not world.verify(replace(good, certificates=key + good.certificates)).refusals
+
+@pytest.mark.parametrize("spelling", [(b"\n", b"\r\n"), (b"-----\n-----", b"-----\n\n\n-----"), (b"=\n", b"=\n\n")])
+def test_line_ends_do_not_count(world, good, spelling):
+    assert not world.verify(replace(good, certificates=good.certificates.replace(*spelling))).refusals
+
+
+KEY = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 
 
 @settings(max_examples=200, deadline=None)

@@ -3,6 +3,8 @@
 import base64
 import json
 import struct
+import time
+from dataclasses import replace
 
 import pytest
 import rfc8785
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attest import reasons
-from attest.containers import FILES_MAX, read
+from attest.containers import FILES_MAX, SETS_MAX, read
 from attest.errors import AttestError, MalformedEvidence
 from attest.evidence import BUNDLE_BYTES_MAX, DEVICES_MAX, FORMAT, Evidence, digest, dumps
 
@@ -115,6 +117,194 @@ def test_a_struct_that_names_an_impossible_size_is_malformed(size):
     data[4:8] = struct.pack("<I", size)
 
     assert malformed(bytes(data), CHAIN) is reasons.EVIDENCE_MALFORMED
+
+
+# --- CPUs, and containers of containers -------------------------------------------------------------------------------
+SNP = struct.pack("<I", 3) + bytes(range(1, 237)) * 5
+assert len(SNP) == 1184
+TDX = bytes.fromhex("0400020081000000") + bytes(range(256)) * 3
+FIVE = CHAIN * 5  # as many certificates as a GPU's chain has
+VCEK, ASK = (b"\x30\x82" + bytes([1, n]) + bytes([n]) * (0x100 + n) for n in (7, 9))  # DER, by its head
+LOG = [{"imr": 0, "event_type": 1, "digest": "00" * 48, "event": "", "event_payload": ""}]
+CPU = Evidence("amd-snp", SNP, CHAIN)
+GPU = Evidence("nvidia", REPORT, FIVE)
+LOGGED = Evidence("intel-tdx", TDX, b"", json.dumps(LOG).encode())
+
+
+@pytest.mark.parametrize(
+    ("files", "bundle"),
+    [
+        ([SNP], (replace(CPU, certificates=b""),)),
+        ([SNP, CHAIN], (CPU,)),
+        ([CHAIN, SNP], (CPU,)),
+        ([SNP, CHAIN * 3], (replace(CPU, certificates=CHAIN * 3),)),
+        ([SNP, VCEK], (replace(CPU, certificates=VCEK),)),
+        ([SNP, VCEK + ASK], (replace(CPU, certificates=VCEK + ASK),)),
+        ([SNP, VCEK, ASK], (replace(CPU, certificates=VCEK + ASK),)),
+        ([SNP, CHAIN, CHAIN], (replace(CPU, certificates=CHAIN * 2),)),
+        ([SNP.hex().encode(), CHAIN], (CPU,)),
+        ([base64.b64encode(SNP), CHAIN], (CPU,)),
+        ([base64.encodebytes(SNP), CHAIN], (CPU,)),
+        ([json.dumps(b64(SNP)).encode(), CHAIN], (CPU,)),
+        ([SNP, REPORT, FIVE], (replace(CPU, certificates=b""), GPU)),
+        ([SNP, REPORT, FIVE, CHAIN], (CPU, GPU)),
+        ([REPORT, SNP, CHAIN, FIVE], (GPU, CPU)),
+        ([CHAIN, FIVE, SNP, REPORT], (CPU, GPU)),
+        ([TDX, REPORT, FIVE], (replace(LOGGED, log=b""), GPU)),
+        ([base64.b64encode(TDX)], (replace(LOGGED, log=b""),)),
+        ([TDX.hex().encode() + b"\n"], (replace(LOGGED, log=b""),)),
+    ],
+)  # fmt: skip
+def test_reports_of_cpus_take_their_certificates_and_gpus_theirs(files, bundle):
+    assert read(files) == bundle
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param([TDX, json.dumps(LOG).encode()], id="files"),
+        pytest.param([json.dumps(LOG).encode(), TDX.hex().encode()], id="files, log first"),
+        pytest.param([json.dumps({"quote": TDX.hex(), "event_log": json.dumps(LOG)}).encode()], id="dstack"),
+        pytest.param([json.dumps({"quote": TDX.hex(), "event_log": LOG, "vm_config": "{}"}).encode()], id="as JSON"),
+        pytest.param([json.dumps({"quote": b64(TDX), "event_log": LOG}).encode()], id="base64"),
+        pytest.param([json.dumps(json.dumps({"quote": TDX.hex(), "event_log": LOG})).encode()], id="a string"),
+    ],
+)
+def test_an_event_log_belongs_to_its_quote(files):
+    assert read(files) == (LOGGED,)
+
+
+@pytest.mark.parametrize("gpu", [{"evidence_list": [nvattest(chain=FIVE)]}, [nvattest(chain=FIVE)]])
+@pytest.mark.parametrize(
+    ("cpu", "kind"), [(TDX.hex(), "intel-tdx"), (b64(TDX), "intel-tdx"), (SNP.hex(), "amd-snp"), (b64(SNP), "amd-snp")]
+)
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_secretvms_set(gpu, cpu, kind, text, wrapped):
+    document = json.dumps({"cpu": cpu, "gpu": json.dumps(gpu) if text else gpu})
+
+    bundle = read([(json.dumps(document) if wrapped else document).encode()])
+
+    assert [evidence.kind for evidence in bundle] == [kind, "nvidia"]
+    assert bundle[1] == GPU
+    assert read([cpu.encode(), json.dumps(gpu).encode()]) == bundle
+
+
+def test_a_set_may_hold_another():
+    inner = {"quote": TDX.hex(), "event_log": LOG}
+
+    assert read([json.dumps({"cpu": inner, "gpu": [nvattest(chain=FIVE)]}).encode()]) == (LOGGED, GPU)
+
+
+def test_our_own_form_holds_logs():
+    assert read([dumps((LOGGED, GPU, CPU))]) == (LOGGED, GPU, CPU)
+    assert b'"log"' not in dumps((GPU, CPU))
+    assert digest((LOGGED,)) != digest((replace(LOGGED, log=b""),))
+
+
+def token(states):
+    parts = ({"kid": "nv-eat-kid-prod-1", "alg": "ES384"}, states)
+    return (
+        ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in parts)
+        + "."
+        + "A" * 128
+    )
+
+
+def nras(*names, vouched=None):
+    submods = {name: ["DIGEST", ["SHA-256", "00"]] for name in (names if vouched is None else vouched)}
+    return [["JWT", token({"submods": submods})], {name: token({"name": name}) for name in names}]
+
+
+@pytest.mark.parametrize("wrapped", [0, 1, 2])
+def test_an_answer_of_nras_is_one_piece_of_evidence_a_device(wrapped):
+    text = json.dumps(nras("GPU-0", "GPU-1"))
+    for _ in range(wrapped):
+        text = json.dumps(text)
+
+    bundle = read([text.encode()])
+
+    assert [evidence.kind for evidence in bundle] == ["nvidia-nras"] * 2
+    assert [list(json.loads(evidence.payload)[1]) for evidence in bundle] == [["GPU-0"], ["GPU-1"]]
+    assert [evidence.kind for evidence in read([TDX, text.encode()])] == ["intel-tdx", "nvidia-nras", "nvidia-nras"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (nras("GPU-0", vouched=["GPU-0", "GPU-1"]), "nras-incomplete"),
+        (nras("GPU-0", "GPU-1", vouched=["GPU-0"]), "nras-incomplete"),
+        (nras("GPU-1"), "nras-eat-malformed"),
+        (nras("CPU-0"), "nras-eat-malformed"),
+        ([["JWT", "x"], {"GPU-0": "y"}], "nras-token-malformed"),
+        ([["JWT", token({})[:-4]], {"GPU-0": "y"}], "nras-signature"),
+        ([["JWT"]], "nras-eat-malformed"),
+        ([["JWT", None], {}], "nras-eat-malformed"),
+        ([["JWT", "x"], ["y"]], "nras-eat-malformed"),
+        (nras(*(f"GPU-{n}" for n in range(DEVICES_MAX + 1))), "nras-eat-malformed"),
+    ],
+)
+def test_an_answer_of_nras_is_whole_or_none(answer, code):
+    with pytest.raises(AttestError) as refused:
+        read([json.dumps(answer).encode()])
+    assert refused.value.reason.code == code
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param([CHAIN, TDX], id="certificates beside a quote"),
+        pytest.param([SNP, SNP, CHAIN, CHAIN, CHAIN], id="a chain too many for two reports"),
+        pytest.param([SNP, FIVE, FIVE], id="a GPU's chain too many"),
+        pytest.param([json.dumps(LOG).encode()], id="a log alone"),
+        pytest.param([TDX, json.dumps(LOG).encode(), json.dumps(LOG).encode()], id="two logs"),
+        pytest.param([SNP, json.dumps(LOG).encode()], id="a log beside SEV-SNP"),
+        pytest.param([json.dumps([LOG[0], {}]).encode()], id="a log with something else in it"),
+        pytest.param([json.dumps({"quote": TDX.hex(), "event_log": 5}).encode()], id="a log that is a number"),
+        pytest.param([json.dumps({"quote": 5, "event_log": LOG}).encode()], id="a quote that is a number"),
+        pytest.param([json.dumps({"quote": "", "event_log": LOG}).encode()], id="no quote"),
+        pytest.param([json.dumps({"quote": None, "event_log": "[]"}).encode()], id="null"),
+        pytest.param([json.dumps({"cpu": TDX.hex(), "gpu": ""}).encode()], id="no GPU"),
+        pytest.param([json.dumps({"cpu": None, "gpu": None}).encode()], id="nothing at all"),
+        pytest.param([json.dumps({"cpu": TDX.hex(), "gpu": {}}).encode()], id="an empty GPU"),
+        pytest.param([json.dumps({"cpu": "\ud800", "gpu": []}).encode()], id="a lone surrogate"),
+        pytest.param([json.dumps({"quote": TDX.hex(), "event_log": "\ud800"}).encode()], id="in the log"),
+        pytest.param([base64.b64encode(base64.b64encode(base64.b64encode(SNP)))], id="wrapped too often"),
+        pytest.param([base64.b64encode(SNP)[:-3]], id="base64 cut"),
+        pytest.param([base64.b64encode(b"x" * 200)], id="base64 of nothing known"),
+        pytest.param([SNP[:-1]], id="a report of SEV-SNP cut"),
+        pytest.param([b"\0\1" + SNP[2:]], id="a version that is none"),
+    ],
+)
+def test_hostile_sets_are_malformed(files):
+    assert malformed(*files) in (reasons.EVIDENCE_MALFORMED, reasons.EVIDENCE_EMPTY)
+
+
+@pytest.mark.parametrize("depth", [SETS_MAX + 1, 50, 200, 400, 2_000])
+@pytest.mark.parametrize(
+    ("opened", "closed"), [('{"gpu":"00","cpu":', "}"), ('{"event_log":[],"quote":', "}"), ('{"cpu":"00","gpu":', "}")]
+)
+def test_sets_within_sets_come_to_an_end(depth, opened, closed):
+    assert malformed((opened * depth + "{}" + closed * depth).encode()) is reasons.EVIDENCE_MALFORMED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"A" * 200 + b" " * 900_000 + b"!",
+        b"A" * 200 + b"=" + b" " * 900_000 + b"!",
+        b"A" * 900_000 + b"!",
+        b"A " * 450_000 + b"=!",
+        b"0x" * 450_000 + b"!",
+        b'"' + b"A" * 200 + b" " * 900_000 + b'!"',
+    ],
+    ids=range(6),
+)
+def test_no_text_takes_long(text):
+    started = time.perf_counter()
+
+    assert malformed(text) is reasons.EVIDENCE_MALFORMED
+    assert time.perf_counter() - started < 5  # it took hours
 
 
 # --- our own wire form ------------------------------------------------------------------------------------------------
@@ -245,9 +435,16 @@ def test_more_than_a_node_can_have_is_refused(files):
 NAMES = [
     *("format", "evidence", "evidences", "evidence_list", "gpus", "nvswitches", "kind", "payload", "certificates"),
     *("certificate", "AttestationReport", "py/b64", "CertificateChains", "pem"),
+    *("cpu", "gpu", "quote", "event_log", "imr", "digest", "log", "JWT", "GPU-0"),
 ]
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(b64(REPORT)) | st.just("nvidia"),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.just(b64(REPORT))
+    | st.sampled_from(["nvidia", "JWT", b64(SNP), TDX.hex(), json.dumps(LOG)]),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
@@ -263,7 +460,7 @@ json_values = st.recursive(
 def only_its_own(*files):
     try:
         bundle = read(list(files))
-    except MalformedEvidence as e:
+    except AttestError as e:
         said = str(e)
     else:
         assert 0 < len(bundle) <= DEVICES_MAX
@@ -304,6 +501,11 @@ def test_a_container_with_one_value_of_another_type(document, data):
             nvml_certificate(),
             CHAIN,
             REPORT,
+            SNP,
+            base64.b64encode(TDX),
+            json.dumps({"cpu": TDX.hex(), "gpu": [nvattest()]}).encode(),
+            json.dumps({"quote": TDX.hex(), "event_log": LOG}).encode(),
+            json.dumps(nras("GPU-0")).encode(),
         ]
     ),
     st.data(),

@@ -25,8 +25,8 @@ from joserfc.jwk import OctKey
 
 from attest import ear, keyfiles, tokens, trustworthiness
 from attest import reasons as why
-from attest.appraise import Binding, appraise
-from attest.binding import PROFILE, Strength
+from attest.appraise import appraise
+from attest.binding import PROFILE, Binding, Strength
 from attest.claims import Claims
 from attest.commands_result import result as command
 from attest.ear import DEVICE, RESULT, VerifierId, objections, to_ear
@@ -245,7 +245,7 @@ def test_tolerated_measurements_warn() -> None:
         ({"driver": "535.1"}, "strict", {"configuration": 96}),
         ({"mode": "devtools"}, "production", {"configuration": 96}),
         ({"fwid": "absent"}, "production", {"hardware": 96}),
-        ({"architecture": "GB100"}, "production", {"hardware": 96}),
+        ({"architecture": "GB202"}, "production", {"hardware": 96}),
     ],
 )
 def test_a_failed_rule_counts_against_its_aspect(claims: dict[str, Any], policy: str, expected: dict[str, int]) -> None:

@@ -35,7 +35,7 @@ from attest.nvidia.nras_issuer import NRAS, NVIDIA_NRAS_JWKS, NrasIssuer
 from attest.nvidia.nras_keys import IssuerKey
 from attest.nvidia.nras_rules import NrasRules
 from attest.nvidia.verifier import NvidiaVerifier
-from attest.policy import Origin, Policy, shipped
+from attest.policy import Asked, NvidiaRules, Origin, Policy, shipped
 from attest.reasons import Fault
 from attest.reasons.nras import NRAS_REFUSED
 from attest.result import AttestationResult, Tier
@@ -56,14 +56,10 @@ STAGING = NrasIssuer("https://nras.attestation-stg.nvidia.com")
 REAL_AT = datetime.fromtimestamp(1749601858 + 60, UTC)
 
 
-class _Policy(Policy):
-    nras: NrasRules = NrasRules()
-
-
-def policy_like(name: str, **changes: Any) -> _Policy:
+def policy_like(name: str, **changes: Any) -> Policy:
     """A shipped policy that accepts tokens of NRAS, and them alone."""
     kinds = frozenset({NVIDIA_NRAS})
-    return _Policy.model_validate({**dict(shipped(name)), "kinds": kinds, "required": kinds, **changes})
+    return Policy.model_validate({**dict(shipped(name)), "kinds": kinds, "required": kinds, **changes})
 
 
 LAB = policy_like("lab")
@@ -93,11 +89,6 @@ def service() -> EmulatedNras:
 @pytest.fixture(scope="module")
 def issuer(service: EmulatedNras) -> NrasIssuer:
     return nras_issuer.load_emulated(service.issuer_file())
-
-
-@pytest.fixture(autouse=True)
-def _rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(appraising._BY_KIND, NVIDIA_NRAS, appraise_nras)
 
 
 def chains(gpus: list[EmulatedGpu]) -> list[bytes]:
@@ -139,6 +130,10 @@ def bundle(service: EmulatedNras, gpus: list[EmulatedGpu]) -> Bundle:
     return split(service.answer(gpus, NONCE, now=AT), chains(gpus), devices=2)
 
 
+# Claims of local verification that NRAS makes otherwise, or not at all.
+UNSAID = {"compared", "mode", "revocation", "revocation_asked", "rim_driver_id", "rim_vbios_id"}
+
+
 # --- the good world ---------------------------------------------------------------------------------------------------
 def test_devices_that_nras_finds_well_are_believed_and_marked_as_emulated(
     verifier: NrasVerifier, bundle: Bundle, gpus: list[EmulatedGpu]
@@ -164,14 +159,13 @@ def test_both_ways_make_the_same_claims_of_a_gpu(
     rims = {path.stem: Document.of(path.read_bytes()) for path in pki.rims.glob("*.xml")}
     local = NvidiaVerifier(anchors)
     here = gpus[0].evidence(NONCE)
-    have = {need: rims[need.name] for need in local.needs(here, {})}
+    have = {need: rims[need.name] for need in local.needs(here, {}) if need.name in rims}
 
     local_claims = local.verify(here, have, nonce=NONCE, now=AT)
     remote_claims = one(verifier, bundle[0])
 
     assert remote_claims.device == local_claims.device
-    unsaid = {"compared", "mode", "revocation", "rim_driver_id", "rim_vbios_id"}
-    for name in local_claims.values.keys() - unsaid:
+    for name in local_claims.values.keys() - UNSAID:
         assert remote_claims.values.get(name) == local_claims.values[name], name
     assert {name: remote_claims.values.get(name) for name in ("compared", "mode", "revocation", "rim_driver_id")} == {
         "compared": "unstated",
@@ -199,6 +193,29 @@ def test_switches_make_claims_of_their_own(verifier: NrasVerifier, service: Emul
     assert [claim.device for claim in claims] == ["nvidia-ueid-7", "nvidia-ueid-8"]
     assert (claims[0].values["architecture"], claims[0].values["bios"]) == ("LS_10", "96.10.FE.00.01")
     assert list(together(claims)) == []
+    lax = policy_like("lab", nras=NrasRules(certificates_required=False))
+    assert concluded(pieces, verifier, policy=lax).tier is Tier.AFFIRMING
+    assert codes(concluded(pieces, verifier, policy=PRODUCTION)) >= {"device-count"}  # no GPU among them
+
+
+def test_gpus_in_protected_pcie_are_not_compared_with_switches_here(
+    verifier: NrasVerifier, service: EmulatedNras, gpus: list[EmulatedGpu]
+) -> None:
+    """So their topology is unknown, even where NRAS vouches for switches beside them."""
+
+    def edit(draft: Any) -> None:
+        draft.devices["GPU-0"].claims["x-nvidia-gpu-switch-pdis"] = ["0123456789ABCDEF"]
+
+    wired = split(service.answer(gpus[:1], NONCE, now=AT, edits=[edit]), chains(gpus[:1]))
+    beside = split(service.switch_answer([7, 8], NONCE, now=AT))
+    bare = {"binding_min": "none", "origins": {Origin.VENDOR, Origin.EMULATED},
+            "nras": NrasRules(certificates_required=False)}  # fmt: skip
+
+    assert codes(concluded(wired, verifier, policy=PRODUCTION)) == {"topology-absent"}
+    policy = policy_like("production", **bare)
+    assert codes(concluded((*wired, *beside), verifier, policy=policy)) == {"topology-absent"}
+    optional = policy_like("production", **bare, nvidia=NvidiaRules(topology=Asked.OPTIONAL))
+    assert concluded((*wired, *beside), verifier, policy=optional).tier is Tier.AFFIRMING
 
 
 def test_switches_beside_a_gpu_mean_protected_pcie(
@@ -532,9 +549,10 @@ def test_certificates_lead_to_a_pinned_root_of_the_same_origin(
 
     vendor = EmulatedNras.create(now=AT, base_url=NRAS.base_url)
     (evidence,) = split(vendor.answer(gpus[:1], NONCE, now=AT), chains(gpus[:1]))
-    (need,) = NrasVerifier(anchors).needs(evidence, {})
+    verifier = NrasVerifier(anchors, (NRAS,))
+    (need,) = verifier.needs(evidence, {})
     have = {need: Document.of(vendor.jwks())}
-    assert refusal(NrasVerifier(anchors).verify, evidence, have, nonce=NONCE, now=AT) == "nras-origins-mixed"
+    assert refusal(verifier.verify, evidence, have, nonce=NONCE, now=AT) == "nras-origins-mixed"
 
 
 def test_certificates_are_valid_at_the_time(gpus: list[EmulatedGpu], anchors: Anchors) -> None:
@@ -769,7 +787,7 @@ def test_what_the_real_service_says_of_a_real_gpu(unsigned: NrasVerifier) -> Non
     (local,) = recorded.verify().claims
 
     assert (claims.device, claims.values["identity"], claims.emulated) == (local.device, "certificates", False)
-    for name in local.values.keys() - {"compared", "mode", "revocation", "rim_driver_id", "rim_vbios_id"}:
+    for name in local.values.keys() - UNSAID:
         assert claims.values.get(name) == local.values[name], name
     assert (claims.values["revocation"], claims.values["mode"]) == ("good", "unstated")
     assert [finding.reason.code for finding in appraise_nras(claims, PRODUCTION, REAL_AT) if not finding.holds] == []

@@ -8,6 +8,7 @@ import pytest
 
 from attest import reasons
 from attest.anchors import VENDORS, Anchors
+from attest.appraise import appraise
 from attest.collateral import Document, nothing
 from attest.containers import read
 from attest.errors import NonceMismatch, UntrustedCollateral
@@ -206,16 +207,111 @@ def test_spoiled_rims_are_refused_for_their_reason(folder, reason):
     assert refused.value.reason is reason
 
 
-@needs_vectors
-@pytest.mark.parametrize("name", ["ls10-96.10.55.00.01", "blackwell-575.32", "refuse-chain-of-sibling-switch"])
-def test_device_classes_to_come_are_recognised_and_not_believed(name):
+# --- switches and Blackwell -------------------------------------------------------------------------------------------
+def recorded(name, chain="chain.pem"):
+    """The device of a folder, what verifies it at a time, and the nonce that it answers."""
     folder = VECTORS / "nvidia" / name
-    bundle = read([(folder / "report.bin").read_bytes(), (folder / "chain.pem").read_bytes()])
-    verification = verify(bundle, installed(VENDORS), nothing, nonce=None, now=datetime(2026, 1, 1, tzinfo=UTC))
-
-    assert [r.reason for r in verification.refusals] == [reasons.DEVICE_CLASS_UNSUPPORTED]
+    bundle = read([(folder / "report.bin").read_bytes(), (folder / chain).read_bytes()])
+    return bundle, Folder(folder), Nonce(bundle[0].payload[4:36])
 
 
+def judged(name, at, chain="chain.pem", policy="lab"):
+    bundle, folder, nonce = recorded(name, chain)
+    verification = verify(bundle, installed(VENDORS), folder.at(at), nonce=nonce, now=at)
+    return appraise(verification, shipped(policy), bundle=bundle, nonce=nonce, now=at)
+
+
+LS10 = "ls10-96.10.55.00.01"
+
+
+@needs_vectors
+@pytest.mark.parametrize(
+    ("at", "code"),
+    [
+        (datetime(2024, 5, 20, 17, 59, 5, tzinfo=UTC), "rim-time"),
+        (datetime(2024, 5, 20, 17, 59, 6, tzinfo=UTC), None),
+        (datetime(2026, 5, 20, 17, 59, 5, tzinfo=UTC), None),
+        # Between the two signings of its manifest there are four hours without a valid one.
+        (datetime(2026, 5, 20, 17, 59, 6, tzinfo=UTC), "rim-time"),
+        (datetime(2026, 5, 20, 22, 2, 50, tzinfo=UTC), "rim-time"),
+        (datetime(2026, 5, 20, 22, 2, 51, tzinfo=UTC), None),
+        (datetime(2027, 11, 2, 23, 59, 58, tzinfo=UTC), None),
+        (datetime(2027, 11, 2, 23, 59, 59, tzinfo=UTC), "rim-expired"),
+    ],
+)
+def test_a_real_switch_is_affirmed_while_one_signing_of_its_manifest_is_valid(at, code):
+    result = judged(LS10, at)
+
+    assert codes(result) == ({code} if code else set())
+    assert result.tier is (Tier.NONE if code else Tier.AFFIRMING)
+
+
+@needs_vectors
+def test_the_claims_of_a_real_switch():
+    result = judged(LS10, datetime(2026, 6, 1, tzinfo=UTC))
+    (claims,) = result.claims
+
+    assert claims.device == "nvidia-ls_10-203eb31ad9ed0008"
+    wanted = {
+        "architecture": "LS_10",
+        "switch": True,
+        "bios": "96.10.55.00.01",
+        "mode": "ppcie",
+        "own_pdi": claims.values["pdi"],
+        "fwid": "not reported",
+        "measurements": "match",
+        "compared": 31,
+        "rim_bios": "verified",
+    }
+    assert {name: claims.values[name] for name in wanted} == wanted
+    assert len(claims.values["gpu_pdis"]) == 7  # this one sees no eighth
+    assert not result.emulated
+
+
+@needs_vectors
+def test_a_switch_alone_is_no_node():
+    assert codes(judged(LS10, datetime(2026, 6, 1, tzinfo=UTC), policy="production")) >= {"device-count"}
+
+
+@needs_vectors
+def test_the_chain_of_a_sibling_switch_does_not_fit():
+    name, at = "refuse-chain-of-sibling-switch", datetime(2026, 1, 1, tzinfo=UTC)
+
+    assert codes(judged(name, at)) == {"report-signature"}
+    assert codes(judged(name, at, chain="correct_chain.pem")) == {"rim-unavailable"}
+
+
+@needs_vectors
+def test_a_real_blackwell_holds_but_for_its_missing_rims():
+    result = judged("blackwell-575.32", datetime(2026, 1, 1, tzinfo=UTC))
+    (claims,) = result.claims
+
+    assert (result.tier, codes(result)) == (Tier.NONE, {"rim-unavailable"})
+    assert claims.device == "nvidia-gb100-e6de55c3bdc14277"
+    wanted = {
+        "architecture": "GB100",
+        "switch": False,
+        "fwid": "match",
+        "rim_driver_id": "NV_GPU_CC_DRIVER_GB100_575.32",
+        "rim_driver": "missing",
+        "rim_vbios": "missing",
+        "measurements": "incomplete",
+    }
+    assert {name: claims.values[name] for name in wanted} == wanted
+
+
+@needs_vectors
+def test_a_device_on_hold_is_genuine_until_somebody_asks():
+    """Its certificate is on hold; offline nobody knows. `test_revocation` has the answer."""
+    result = judged("refuse-ocsp-cert-hold", datetime(2026, 1, 1, tzinfo=UTC))
+
+    assert (codes(result), result.revocation) == ({"rim-unavailable"}, "not checked")
+    assert "revocation-not-checked" in codes(
+        judged("refuse-ocsp-cert-hold", datetime(2026, 1, 1, tzinfo=UTC), policy="production")
+    )
+
+
+# --- bundles ----------------------------------------------------------------------------------------------------------
 @needs_vectors
 def test_a_whole_box_holds_but_for_its_missing_rims():
     wire = (VECTORS / "nvidia" / "ppcie-8-gpus-4-switches" / "gpu_evidence.json").read_bytes()
@@ -303,7 +399,6 @@ def test_the_nonce_error_is_one_of_trust():
 
 @needs_vectors
 def test_policies_that_ship_all_refuse_an_empty_verification():
-    from attest.appraise import appraise
     from attest.verify import Verification
 
     for name in ("strict", "production", "lab"):

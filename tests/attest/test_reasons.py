@@ -11,7 +11,8 @@ from attest import reasons
 from attest.errors import SHOWN_CHARS_MAX, AttestError, UntrustedCollateral, UntrustedEvidence
 from attest.reasons import CATALOGUE, Fault, Stage
 
-SOURCES = [path for path in Path(attest.__file__).parent.rglob("*.py") if path.name != "reasons.py"]
+HOME = Path(attest.__file__).parent
+SOURCES = [path for path in HOME.rglob("*.py") if path.stem != "reasons" and "reasons" not in path.parts]
 OURS = sorted(name for name, value in vars(reasons).items() if isinstance(value, reasons.Reason))
 
 

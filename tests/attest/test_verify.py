@@ -13,7 +13,7 @@ from attest import verify as verifying
 from attest.anchors import VENDORS, Anchors
 from attest.claims import Claims
 from attest.collateral import CollateralKind, Document, Need
-from attest.errors import MalformedEvidence
+from attest.errors import MalformedEvidence, UntrustedCollateral
 from attest.evidence import NVIDIA, Evidence, Nonce
 from attest.memo import Memo
 from attest.nvidia.verifier import NvidiaVerifier
@@ -33,6 +33,7 @@ class Toy:
     kind: str = "toy"
     asked: list = field(default_factory=list)
     seen: list = field(default_factory=list)
+    met: list = field(default_factory=list)
 
     def needs(self, evidence, have):
         self.asked.append(dict(have))
@@ -43,10 +44,19 @@ class Toy:
         said = json.loads(evidence.payload)
         if said.get("bad"):
             raise MalformedEvidence(reasons.REPORT_MALFORMED)
+        if said.get("undecided"):
+            raise UntrustedCollateral(reasons.RIM_DIGEST)
         values = said.get("values", {})
         return Claims(
             said.get("kind", self.kind), said.get("device", "toy-0"), said.get("emulated", False), AT, values, {}
         )
+
+    def together(self, claims):
+        """Toys of one node must be of one colour."""
+        self.met.append([claim.device for claim in claims])
+        colours = {claim.values["colour"] for claim in claims if claim.kind == self.kind and "colour" in claim.values}
+        if len(colours) > 1:
+            yield reasons.DEVICES_DIFFER, " and ".join(sorted(colours)), "one colour"
 
 
 def toy(**said):
@@ -176,22 +186,39 @@ def test_a_device_counts_once():
     assert (refusal.device, refusal.reason, refusal.found) == (-1, reasons.DEVICE_DUPLICATE, "a")
 
 
-@pytest.mark.parametrize(
-    "other",
-    [{"values": {"mode": "x"}}, {"values": {"driver": "x"}}, {"values": {"architecture": "x"}}, {"emulated": True}],
-)
-def test_devices_of_a_node_agree(other):
-    refusals = ask(toy(device="a"), toy(device="b", bad=True), toy(device="c", **other)).refusals
+def test_devices_of_one_kind_are_compared_by_its_verifier():
+    refusals = ask(toy(device="a", values={"colour": "red"}), toy(device="b", bad=True),
+                   toy(device="c", values={"colour": "blue"})).refusals  # fmt: skip
 
-    assert [(each.device, each.reason) for each in refusals][1:] == [(-1, reasons.DEVICES_DIFFER)]
-    assert "device 2" in refusals[1].found
+    assert [(each.device, each.reason) for each in refusals] == [
+        (1, reasons.REPORT_MALFORMED),
+        (-1, reasons.DEVICES_DIFFER),
+    ]
+    assert refusals[1].found == "blue and red"
 
 
-def test_devices_of_different_kinds_need_not_agree():
-    verifiers = {"toy": Toy(), "other": Toy("other")}
-    bundle = (toy(device="a", values={"driver": "1"}), replace(toy(device="b", values={"driver": "2"}), kind="other"))
+def test_a_vendors_device_beside_an_emulated_one_is_refused():
+    (refusal,) = ask(toy(device="a"), toy(device="b", emulated=True)).refusals
+
+    assert (refusal.device, refusal.reason) == (-1, reasons.ROOTS_MIXED)
+
+
+def test_every_kind_in_the_bundle_looks_at_all_claims_together_once():
+    verifiers = {"toy": Toy(), "other": Toy("other"), "absent": Toy("absent")}
+    bundle = (toy(device="a", values={"colour": "1"}), replace(toy(device="b", values={"colour": "2"}), kind="other"))
 
     assert not verify(bundle, verifiers, lambda _need: None, nonce=None, now=AT).refusals
+    assert [verifiers[kind].met for kind in ("toy", "other", "absent")] == [[["a", "b"]], [["a", "b"]], []]
+
+
+def test_neighbours_of_an_undecided_device_are_not_blamed_for_its_absence():
+    """A box of twelve of which one lacks a document is no box of eleven. That each counts once holds all the same."""
+    verifier = Toy()
+    bundle = (toy(device="a", values={"colour": "1"}), toy(undecided=True), toy(device="b", values={"colour": "2"}))
+
+    assert codes(ask(*bundle, verifier=verifier)) == {"rim-digest"}
+    assert verifier.met == []
+    assert codes(ask(*bundle, toy(device="a"))) == {"rim-digest", "device-duplicate"}
 
 
 def test_no_evidence_is_no_claim():

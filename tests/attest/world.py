@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from attest.anchors import Anchors, load_emulated
-from attest.appraise import UNBOUND, appraise
+from attest.appraise import appraise
+from attest.binding import UNBOUND
 from attest.collateral import Document
 from attest.evidence import Evidence, Nonce
 from attest.nvidia.verifier import NvidiaVerifier
