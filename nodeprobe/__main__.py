@@ -21,6 +21,7 @@ COMMANDS = {
     "show": "nodeprobe.show:show",
     "collect": "nodeprobe.collect:collect",
     "register": "nodeprobe.commands_agent:register",
+    "preflight": "nodeprobe.commands_preflight:preflight",
     "agent": "nodeprobe.commands_agent:agent",
     "emulate": "nodeprobe.commands_emulate:emulate",
     "emulate-root": "nodeprobe.commands_root:emulate_root",

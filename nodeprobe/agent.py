@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from attest.evidence import Bundle, Nonce
+from attest.binding import Statement
+from attest.evidence import Bundle
 from nodeprobe.answering import Says, attest, register
 from nodeprobe.pace import Backoff
 from nodeprobe.problems import ProblemError
@@ -236,8 +237,8 @@ class Agent:
         else:
             self._judged(verdict, says)
 
-    def _collect(self, nonce: Nonce) -> Bundle:
-        bundle = self._world.evidence(nonce)
+    def _collect(self, statement: Statement) -> Bundle:
+        bundle = self._world.evidence(statement)
         self._collected_at = self._world.monotonic()
         return bundle
 
@@ -356,11 +357,11 @@ class Agent:
 
 def _details(reasons: list[dict[str, Any]]) -> str:
     """What the refusal found and wanted, in half a line."""
-    said = [
-        f"{each.get('field') or each.get('code')}: {each['got']} (wanted {each.get('want', '')})"
-        for each in reasons
-        if each.get("got")
-    ]
+    said = []
+    for each in reasons:
+        if each.get("got"):
+            wanted = f" (wanted {each['want']})" if each.get("want") else ""
+            said.append(f"{each.get('field') or each.get('code')}: {each['got']}{wanted}")
     return f" {'; '.join(said)}." if said else ""
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from attest.binding import Statement, gpu_nonce
-from attest.evidence import Bundle, Nonce, dumps
-from nodeprobe.world import Node, Server
+from attest.binding import Statement
+from attest.evidence import dumps
+from nodeprobe.world import Node, Server, Source
+from orchestrator.client import Client
 from orchestrator.messages import (
     Attest,
     Attested,
@@ -18,6 +18,7 @@ from orchestrator.messages import (
     RegisterWorker,
     Worker,
 )
+from orchestrator.messages_appraisal import Preflight, Preflighted
 
 UNSAID_TYPE = "unknown"
 
@@ -29,7 +30,7 @@ class Says(NamedTuple):
     endpoints: tuple[Endpoint, ...]
 
 
-def attest(server: Server, node: Node, says: Says, evidence: Callable[[Nonce], Bundle]) -> Attested:
+def attest(server: Server, node: Node, says: Says, evidence: Source) -> Attested:
     """One attestation of a worker that the orchestrator knows. Raises what orchestrator and devices raise."""
     challenge = server.challenge(ChallengeRequest(purpose=Purpose.ATTEST, ip_address=node.ip_address))
     message = Attest(
@@ -42,7 +43,7 @@ def attest(server: Server, node: Node, says: Says, evidence: Callable[[Nonce], B
     return server.attest(node.ip_address, message)
 
 
-def register(server: Server, node: Node, says: Says, evidence: Callable[[Nonce], Bundle]) -> Worker:
+def register(server: Server, node: Node, says: Says, evidence: Source) -> Worker:
     """Register the node with its evidence, by the signature of the admin's wallet. `node.wallet` will own it."""
     if node.wallet is None:
         raise ValueError("a worker is registered for a wallet")
@@ -61,8 +62,24 @@ def register(server: Server, node: Node, says: Says, evidence: Callable[[Nonce],
     return Worker.model_validate(server.execute("register_worker", message))
 
 
-def _answer(challenge: Challenge, node: Node, says: Says, evidence: Callable[[Nonce], Bundle]) -> str:
-    """The evidence of all devices, over a nonce that commits to challenge, address, wallet and keys."""
+def preflight(client: Client, node: Node, tls_spki_sha256: str | None, evidence: Source) -> Preflighted:
+    """Whether the orchestrator would admit the node, for `node.wallet` if it has one. Nothing is registered."""
+    asked = ChallengeRequest(purpose=Purpose.PREFLIGHT, ip_address=node.ip_address, payment_wallet=node.wallet)
+    challenge = client.challenge(asked)
+    message = Preflight(
+        challenge=challenge.challenge,
+        ip_address=node.ip_address,
+        payment_wallet=node.wallet,
+        worker_key=node.worker_key,
+        tls_spki_sha256=tls_spki_sha256,
+        worker_type=node.worker_type,
+        evidence=_answer(challenge, node, Says(tls_spki_sha256, ()), evidence),
+    )
+    return client.preflight(message)
+
+
+def _answer(challenge: Challenge, node: Node, says: Says, evidence: Source) -> str:
+    """The evidence of all devices, over values that commit to challenge, address, wallet and keys."""
     statement = Statement(
         challenge=challenge.challenge,
         ip_address=challenge.ip_address or node.ip_address,
@@ -70,4 +87,4 @@ def _answer(challenge: Challenge, node: Node, says: Says, evidence: Callable[[No
         worker_key=node.worker_key,
         tls_spki_sha256=says.tls_spki_sha256 or "",
     )
-    return dumps(evidence(gpu_nonce(statement))).decode()
+    return dumps(evidence(statement)).decode()

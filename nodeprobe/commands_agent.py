@@ -162,6 +162,7 @@ def _open(
     opened: ExitStack, given: dict[str, Any], tell: Tell, wait: Callable[[float], bool]
 ) -> tuple[Node, World, Memory]:
     """The real world of this node, as the options say. Raises ProblemError where it is not as it must be."""
+    from nodeprobe import gathering
     from nodeprobe.nvml import Driver
     from nodeprobe.running import State, default_state_dir, real_world, source_address, spki_sha256
     from nodeprobe.world import Node
@@ -187,7 +188,7 @@ def _open(
         server=given["server"],
         ip=ip,
         admin_key=given["admin_key"],
-        evidence=Driver().evidence,
+        evidence=gathering.of_node(Driver().evidence, gathering.cpu_of(Path("/"))),
         tls_spki_sha256=lambda: None if certificate is None else spki_sha256(certificate),
         inference=_inference(opened, given),
         tell=tell,

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 def _list_defects(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
+    from nodeprobe.emulator import cpu as cpus
     from nodeprobe.emulator.node import REPLAY, node_defects
 
     known = node_defects()
     for name, defect in known.items():
         short = f" (short: {REPLAY})" if defect.replays else ""
         click.echo(f"{name}{short}\n    {defect.meaning} [{defect.reason.code}]")
+    for kind in cpus.KINDS:
+        for each in cpus.defects_of(kind).values():
+            click.echo(f"{each.name} (--cpu {kind})\n    {each.meaning} [{each.code}]")
     ctx.exit(0)
 
 
@@ -34,6 +38,7 @@ def _list_defects(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--ip", required=True, metavar="IP", help="The node's own address: some 127.x.y.z of this machine.")
 @click.option("--model-gpu", default="h100-80gb", show_default=True, metavar="MODEL", help="Which GPUs.")
 @click.option("--gpus", type=click.IntRange(1, 32), default=1, show_default=True, metavar="N")
+@click.option("--cpu", type=click.Choice(["tdx", "snp"]), help="A CPU TEE that vouches for the GPUs. Default: none.")
 @click.option("--serve", "serve", multiple=True, required=True, metavar="MODEL", help="A model to serve. Repeatable.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="Default: any that is free.")
 @click.option("--plain-http", is_flag=True, help="Serve without TLS; then no key is bound.")

@@ -10,9 +10,16 @@ import click
 
 @click.command("emulate-root")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--cpu",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["tdx", "snp"]),
+    help="Vouch for CPU TEEs of this kind as well; snp takes seconds. Repeatable. Default: tdx.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
-def emulate_root(ctx: click.Context, folder: Path, as_json: bool) -> None:
+def emulate_root(ctx: click.Context, /, folder: Path, kinds: tuple[str, ...], as_json: bool) -> None:
     """
     Make the root of emulated nodes in FOLDER, or complete one that is there.
 
@@ -21,11 +28,15 @@ def emulate_root(ctx: click.Context, folder: Path, as_json: bool) -> None:
     from datetime import UTC, datetime
 
     from nodeprobe.emulator import MODELS, EmulatorError, Pki, publish
+    from nodeprobe.emulator.cpu import TDX, prepare
 
     try:
-        pki = Pki.create(folder, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        pki = Pki.create(folder, now=now)
         for model in MODELS.values():
             publish(pki, model)
+        for kind in kinds or (TDX,):
+            prepare(pki, kind, now=now)
     except (EmulatorError, OSError) as e:
         click.echo(f"nodeprobe: {e}", err=True)
         ctx.exit(1)

@@ -281,7 +281,7 @@ def _kind(gpu: Gpu) -> tuple[str, int]:
     slug = model_slug(gpu.name or "")
     if not slug:
         raise ProblemError(problems.gpu_incomplete(gpu.index, "name", gpu.unsaid.get("name", f"it says {gpu.name!r}")))
-    if not gpu.memory_mib or memory_gb(gpu.memory_mib) > MEMORY_GB_MAX:
+    if not gpu.memory_mib or not 1 <= memory_gb(gpu.memory_mib) <= MEMORY_GB_MAX:
         reason = gpu.unsaid.get("memory_mib", f"it says {gpu.memory_mib} MiB")
         raise ProblemError(problems.gpu_incomplete(gpu.index, "memory", reason))
     return slug, memory_gb(gpu.memory_mib)

@@ -170,6 +170,21 @@ CPU_TEE_SILENT = Problem(
 )
 
 
+CPU_TEE_NO_PERMISSION = Problem(
+    "cpu-tee-no-permission",
+    "This user may not ask the CPU TEE for a report.",
+    "Run as root, or give this user /sys/kernel/config/tsm/report: `chown USER /sys/kernel/config/tsm/report`.",
+)
+
+
+def cpu_tee_failed(why: str) -> Problem:
+    return Problem(
+        "cpu-tee-failed",
+        f"The CPU TEE gave no report: {why}.",
+        "Try again. If it stays, the kernel log says why; a TDX guest needs its host's quote generation service.",
+    )
+
+
 def cpu_tee_ambiguous(seen: str) -> Problem:
     return Problem(
         "cpu-tee-ambiguous",

@@ -22,12 +22,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from stamina.instrumentation import set_on_retry_hooks
 
-from attest.evidence import Bundle, Nonce
 from attest.keyfiles import KeyFileError
 from nodeprobe.problems import Problem, ProblemError
 from nodeprobe.telling import Tell
 from nodeprobe.worklog import Memory
-from nodeprobe.world import Inference, World
+from nodeprobe.world import Inference, Source, World
 from orchestrator.client import Client, Unreachable
 from orchestrator.wallets import Wallet
 from orchestrator.worker_keys import WorkerKey
@@ -180,7 +179,7 @@ def real_world(
     server: str,
     ip: str,
     admin_key: Path | None,
-    evidence: Callable[[Nonce], Bundle],
+    evidence: Source,
     tls_spki_sha256: Callable[[], str | None],
     inference: Inference | None,
     tell: Tell,

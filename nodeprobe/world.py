@@ -9,7 +9,8 @@ from datetime import datetime
 from random import Random
 from typing import Any, Protocol
 
-from attest.evidence import Bundle, Nonce
+from attest.binding import Statement
+from attest.evidence import Bundle
 from nodeprobe.inference import Meters
 from nodeprobe.telling import Tell
 from nodeprobe.worklog import Epochs, WorkLog
@@ -27,6 +28,8 @@ from orchestrator.messages import (
     WorkCounted,
     Worker,
 )
+
+Source = Callable[[Statement], Bundle]  # evidence of all devices, bound to what the node states
 
 
 class Server(Protocol):
@@ -65,7 +68,7 @@ class World:
     """All that is outside the agent."""
 
     server: Server
-    evidence: Callable[[Nonce], Bundle]
+    evidence: Source
     tls_spki_sha256: Callable[[], str | None]
     inference: Inference | None
     save: Callable[[WorkLog], None]

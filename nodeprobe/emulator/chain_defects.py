@@ -19,35 +19,35 @@ from attest.reasons import (
     CHAIN_PROFILE,
     CHAIN_ROOT,
     CHAIN_TIME,
-    DEVICE_CLASS_UNSUPPORTED,
     FWID_MALFORMED,
     FWID_MISMATCH,
+    REPORT_MALFORMED,
     REPORT_SIGNATURE,
+    RIM_BINDING,
 )
 from nodeprobe.emulator.chain import (
-    GPU_PREFIX,
     Certificates,
     ChainDraft,
+    TcbInfo,
     brom_profile,
     leaf_profile,
     pdi_of,
 )
 from nodeprobe.emulator.defect import Defect
+from nodeprobe.emulator.families import BLACKWELL, GPUS, HOPPER, LS10, Family
 from nodeprobe.emulator.models import value
 from nodeprobe.emulator.pki import (
     CERT_SIGN,
     DEVICE_ROOT,
     DIGITAL_SIGNATURE,
-    IDENTITY,
-    PROVISIONER,
     Authority,
-    authority_name,
+    identity_profile,
     new_key,
+    provisioner_profile,
 )
 
-PAST = datetime(2021, 1, 1, tzinfo=UTC)
+PAST = datetime(2024, 1, 1, tzinfo=UTC)
 FUTURE = datetime(9000, 1, 1, tzinfo=UTC)
-SWITCH_PREFIX = 0x50
 _LEAF, _BROM, _PROVISIONER, _IDENTITY, _ROOT = range(5)
 
 Spoil = Callable[[ChainDraft], None]
@@ -61,8 +61,7 @@ def _another_device(draft: ChainDraft) -> None:
     """A good chain, of a device that is not this one: its keys are made here and then lost."""
     draft.brom_key, draft.leaf_key = new_key(), new_key()
     draft.pdi = pdi_of(draft.brom_key)
-    draft.brom = brom_profile("GH100 A01 GSP BROM", bytes([GPU_PREFIX]) + draft.pdi)
-    draft.leaf = leaf_profile("GH100 A01 GSP FMC LF", draft.leaf_key)
+    draft.brom, draft.leaf = brom_profile(draft.family, draft.pdi), leaf_profile(draft.family, draft.leaf_key)
 
 
 def _upper_of_another_device(draft: ChainDraft) -> None:
@@ -76,8 +75,8 @@ def _upper_of_another_device(draft: ChainDraft) -> None:
 def _foreign_root(draft: ChainDraft) -> None:
     """Every name is right, and every signature; the root's key is somebody else's."""
     draft.root = Authority.root(DEVICE_ROOT)
-    draft.identity = draft.root.below(IDENTITY)
-    draft.provisioner = draft.identity.below(PROVISIONER)
+    draft.identity = draft.root.below(identity_profile(draft.family))
+    draft.provisioner = draft.identity.below(provisioner_profile(draft.family))
 
 
 def _foreign_root_swapped(draft: ChainDraft) -> None:
@@ -89,30 +88,28 @@ def _foreign_root_swapped(draft: ChainDraft) -> None:
 
 def _switch(draft: ChainDraft) -> None:
     """The chain of an NVSwitch: it has GH100's identity certificate above it, so that its links hold."""
-    draft.provisioner = draft.identity.below(
-        replace(PROVISIONER, subject=authority_name("NVIDIA LS_10 Provisioner ICA 1"))
-    )
-    draft.brom = brom_profile("LS_10 A01 FSP BROM", bytes([SWITCH_PREFIX]) + draft.pdi)
-    draft.leaf = leaf_profile("LS_10 A01 FSP FMC LF", draft.leaf_key)
-    draft.product = "LS_10"
+    draft.provisioner = draft.identity.below(provisioner_profile(LS10))
+    _becomes(draft, LS10)
 
 
 def _blackwell(draft: ChainDraft) -> None:
-    draft.identity = draft.root.below(replace(IDENTITY, subject=authority_name("NVIDIA GB100 Identity", country=False)))
-    draft.provisioner = draft.identity.below(
-        replace(PROVISIONER, subject=authority_name("NVIDIA GB100 Provisioner ICA 00000"))
-    )
-    draft.brom = brom_profile("GB100 A01 GSP BROM", bytes([GPU_PREFIX]) + draft.pdi)
-    draft.leaf = leaf_profile("GB100 A01 GSP FMC LF", draft.leaf_key)
-    draft.product = "GB100"
+    draft.identity = draft.root.below(identity_profile(BLACKWELL))
+    draft.provisioner = draft.identity.below(provisioner_profile(BLACKWELL))
+    draft.tcb = TcbInfo()
+    _becomes(draft, BLACKWELL)
+
+
+def _becomes(draft: ChainDraft, family: Family) -> None:
+    draft.brom, draft.leaf = brom_profile(family, draft.pdi), leaf_profile(family, draft.leaf_key)
+    draft.product = family.chip
 
 
 def _switch_leaf(draft: ChainDraft) -> None:
-    draft.leaf = leaf_profile("LS_10 A01 FSP FMC LF", draft.leaf_key)
+    draft.leaf = leaf_profile(draft.family, draft.leaf_key, LS10.leaf)
 
 
 def _unknown_class(draft: ChainDraft) -> None:
-    draft.leaf = leaf_profile("GX999 A01 GSP FMC LF", draft.leaf_key)
+    draft.leaf = leaf_profile(draft.family, draft.leaf_key, "GX999 A01 GSP FMC LF")
 
 
 def _leaf_is_ca(draft: ChainDraft) -> None:
@@ -154,9 +151,8 @@ def _not_yet(draft: ChainDraft) -> None:
 
 
 def _provisioner_expired(draft: ChainDraft) -> None:
-    draft.provisioner = draft.identity.below(
-        replace(PROVISIONER, not_after=PROVISIONER.not_before + timedelta(days=365))
-    )
+    profile = provisioner_profile(draft.family)
+    draft.provisioner = draft.identity.below(replace(profile, not_after=profile.not_before + timedelta(days=365)))
 
 
 def _no_fwid(draft: ChainDraft) -> None:
@@ -244,11 +240,24 @@ CHAIN_DEFECTS = (
     Defect(
         "class-switch",
         "A whole chain of an NVSwitch, which shares GH100's identity certificate.",
-        DEVICE_CLASS_UNSUPPORTED,
+        REPORT_MALFORMED,  # a switch has 31 measurements
         chain=_switch,
+        families=frozenset({HOPPER}),
     ),
-    Defect("class-blackwell", "A whole chain of a GB100.", DEVICE_CLASS_UNSUPPORTED, chain=_blackwell),
-    Defect("class-mixed", "A switch's leaf below a GPU's device certificate.", CHAIN_CLASS, chain=_switch_leaf),
+    Defect(
+        "class-blackwell",
+        "A whole chain of a GB100.",
+        RIM_BINDING,  # the VBIOS's manifest is a Hopper's
+        chain=_blackwell,
+        families=frozenset({HOPPER}),
+    ),
+    Defect(
+        "class-mixed",
+        "A switch's leaf below a GPU's device certificate.",
+        CHAIN_CLASS,
+        chain=_switch_leaf,
+        families=GPUS,
+    ),
     Defect("class-unknown", "A leaf of a class that nobody knows.", CHAIN_CLASS, chain=_unknown_class),
     Defect("brom-expired", "The device certificate expired.", CHAIN_TIME, chain=_expired),
     Defect("leaf-expired", "The attestation key's certificate expired.", CHAIN_TIME, chain=_leaf_expired),
@@ -261,11 +270,13 @@ CHAIN_DEFECTS = (
         "The leaf endorses other firmware than the report names.",
         FWID_MISMATCH,
         chain=_other_fwid,
+        families=GPUS,  # reports of switches name none
     ),
     Defect(
         "fwid-endorses-another",
         "The leaf's firmware identity is for another device's key.",
         FWID_MALFORMED,
         chain=_strange_endorsement,
+        families=frozenset({HOPPER, LS10}),
     ),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from attest.reasons import Reason
 from nodeprobe.emulator.chain import ChainDraft
+from nodeprobe.emulator.families import ANY, Family
 from nodeprobe.emulator.rim import ManifestDraft
 from nodeprobe.emulator.spdm import ReportDraft
 
@@ -22,3 +23,4 @@ class Defect:
     chain: Callable[[ChainDraft], None] | None = None
     manifest: Callable[[ManifestDraft], None] | None = None
     replays: bool = False
+    families: frozenset[Family] = ANY  # of the devices that can have it

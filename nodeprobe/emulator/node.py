@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from attest.evidence import DEVICES_MAX, Bundle, Nonce
-from nodeprobe import details
+from attest.evidence import DEVICES_MAX, Bundle, Evidence, Nonce
+from nodeprobe import details, gathering
 from nodeprobe.emulator import DEFECTS, MODELS, Defect, EmulatedGpu, EmulatorError, Pki, publish
+from nodeprobe.emulator import cpu as cpus
+from nodeprobe.emulator.cpu import EmulatedCpu
 from nodeprobe.emulator.serving import Certificate, InferenceFace, make_certificate
 from nodeprobe.inference import InferenceServer
 from nodeprobe.problems import Problem, ProblemError
@@ -50,6 +52,7 @@ class Plan:
     plain_http: bool = False
     wallet: str | None = None
     admin_key: Path | None = None
+    cpu: str | None = None  # a name of `nodeprobe.emulator.cpu.KINDS`
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,11 @@ class EmulatedNode:
 
 
 class EmulatedGpus:
-    """The node's GPUs, as wrong as the defects file says at the moment."""
+    """The node's GPUs, and its CPU TEE if it has one, as wrong as the defects file says at the moment."""
 
-    def __init__(self, gpus: tuple[EmulatedGpu, ...], file: Path, tell: Tell) -> None:
-        self.gpus, self.file = gpus, file
+    def __init__(self, gpus: tuple[EmulatedGpu, ...], file: Path, tell: Tell, cpu: EmulatedCpu | None = None) -> None:
+        self.gpus, self.file, self.cpu = gpus, file, cpu
+        self._of_cpu = cpus.defects_of(cpu.kind if cpu else None)
         self._tell = tell
         self._told: tuple[str, ...] = ()
 
@@ -76,13 +80,25 @@ class EmulatedGpus:
         """The reports of all GPUs. ProblemError where the defects file cannot be obeyed."""
         try:
             names = read_defects(self.file)
-            spoiled = tuple(self._spoiled(names))
+            spoiled = tuple(self._spoiled(tuple(name for name in names if name not in self._of_cpu)))
         except EmulatorError as e:
-            raise ProblemError(Problem("defects-unreadable", f"{e}.", f"Correct {self.file}, or remove it.")) from None
+            raise self._unreadable(e) from None
         if names != self._told:
             self._told = names
             self._tell("defects", f"Emulated defects: {', '.join(names) or 'none'}.", defects=list(names))
         return tuple(gpu.evidence(nonce) for gpu in spoiled)
+
+    def cpu_evidence(self, report_data: bytes) -> Evidence:
+        """The report of the CPU TEE. ProblemError where there is none, or the defects file cannot be obeyed."""
+        try:
+            if self.cpu is None:
+                raise EmulatorError("this node has no CPU TEE")
+            return self.cpu.evidence(report_data, *(name for name in read_defects(self.file) if name in self._of_cpu))
+        except EmulatorError as e:
+            raise self._unreadable(e) from None
+
+    def _unreadable(self, e: EmulatorError) -> ProblemError:
+        return ProblemError(Problem("defects-unreadable", f"{e}.", f"Correct {self.file}, or remove it."))
 
     def _spoiled(self, names: tuple[str, ...]) -> list[EmulatedGpu]:
         """The first GPU has the defects; but a node that replays has recorded all of them."""
@@ -118,7 +134,7 @@ def read_defects(file: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.split(r"[\s,]+", text.strip()))) if text.strip() else ()
 
 
-def worker_type(model: str, gpus: tuple[EmulatedGpu, ...]) -> str:
+def worker_type(model: str, gpus: tuple[EmulatedGpu, ...], cpu: str | None = None) -> str:
     """What `nodeprobe show` would call a node of these GPUs in confidential-computing mode."""
     listed = tuple(
         details.Gpu(index, name=MODELS[model].name, memory_mib=MODELS[model].memory_mib, uuid=gpu.uuid)
@@ -126,7 +142,8 @@ def worker_type(model: str, gpus: tuple[EmulatedGpu, ...]) -> str:
     )
     state = details.ConfComputeState(feature=True, environment="production", dev_tools=False, ready=True)
     driver = details.DriverDetails(MODELS[model].driver, listed, state)
-    return details.worker_type(details.node_details(socket.gethostname(), driver, details.CpuTee()))
+    tee = details.CpuTee() if cpu is None else details.CpuTee(details.Tee(cpu), quotes=True)
+    return details.worker_type(details.node_details(socket.gethostname(), driver, tee))
 
 
 def start(
@@ -143,7 +160,8 @@ def start(
     if not 1 <= plan.gpus <= DEVICES_MAX:
         raise EmulatorError(f"a node has 1 to {DEVICES_MAX} GPUs")
     for name in defects:
-        defect_named(name)
+        if name not in cpus.defects_of(plan.cpu):
+            defect_named(name)
     pki, model = Pki.create(plan.root, now=now), MODELS[plan.gpu_model]
     publish(pki, model)
     state = opened.enter_context(State(plan.root / "nodes" / plan.name))
@@ -151,7 +169,8 @@ def start(
     if defects:
         file.write_text("\n".join(defects) + "\n")
     gpus = tuple(EmulatedGpu.create(pki, f"{plan.name}-gpu{index}", model) for index in range(plan.gpus))
-    emulated = EmulatedGpus(gpus, file, tell)
+    cpu = None if plan.cpu is None else EmulatedCpu.create(pki, plan.cpu, plan.name, now=now)
+    emulated = EmulatedGpus(gpus, file, tell, cpu)
     certificate = None if plan.plain_http else make_certificate(state.path / CERTIFICATE_FILE, plan.ip, now=now)
     face = opened.enter_context(_serve(plan, certificate))
     world, memory = real_world(
@@ -160,7 +179,7 @@ def start(
         server=plan.server,
         ip=plan.ip,
         admin_key=plan.admin_key,
-        evidence=emulated.evidence,
+        evidence=gathering.of_node(emulated.evidence, None if cpu is None else emulated.cpu_evidence),
         tls_spki_sha256=lambda: certificate.spki_sha256 if certificate else None,
         inference=opened.enter_context(
             InferenceServer(face.url, verify=trusting(certificate.path if certificate else None))
@@ -171,7 +190,7 @@ def start(
     node = Node(
         ip_address=plan.ip,
         worker_key=state.key().public_hex,
-        worker_type=worker_type(plan.gpu_model, gpus),
+        worker_type=worker_type(plan.gpu_model, gpus, plan.cpu),
         public_url=face.url,
         wallet=plan.wallet,
     )

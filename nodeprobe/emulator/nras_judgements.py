@@ -11,6 +11,7 @@ from attest.reasons import (
     NONCE_MISMATCH,
     REPORT_MALFORMED,
     REPORT_SIGNATURE,
+    REVOCATION_HOLD,
     REVOCATION_NOT_CHECKED,
     RIM_BINDING,
     RIM_CHAIN,
@@ -138,7 +139,7 @@ _ROWS: tuple[Row, ...] = (
     (
         "cert-hold",
         "a certificate on hold was let pass",
-        REVOCATION_NOT_CHECKED,
+        REVOCATION_HOLD,
         on_device(says("x-nvidia-attestation-warning", "certificate hold")),
     ),
     ("rim-chain-invalid", "the driver RIM's chain is invalid", RIM_CHAIN, _unwell(_chain("driver", status="invalid"))),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+
+from nodeprobe.emulator.families import BLACKWELL, FAMILIES, HOPPER, LS10, Family
 
 ORGANISATION = "WorkerManager emulator"
 ANCHORS = "anchors.pem"
@@ -75,6 +77,7 @@ class Profile:
     crl: str | None = None
     ocsp: bool = False
     extensions: tuple[x509.ExtensionType, ...] = ()
+    critical: tuple[x509.ExtensionType, ...] = ()  # more of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +100,24 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """What stands between the two roots and the devices and manifests of one family."""
+
+    identity: Authority
+    provisioner: Authority
+    rim_ca: Authority
+    rim_l3: Authority
+    rim_l4: Authority  # signs the manifests
+
+
+@dataclass(frozen=True, slots=True)
 class Pki:
     """The roots and intermediates of one emulated vendor, in a folder that several processes may share."""
 
     path: Path
     device_root: Authority
-    identity: Authority
-    provisioner: Authority
     rim_root: Authority
-    rim_ca: Authority
-    rim_l3: Authority
-    rim_l4: Authority
+    branches: Mapping[Family, Branch] = field(repr=False)
 
     @classmethod
     def create(cls, path: Path, *, now: datetime) -> Pki:
@@ -125,10 +135,31 @@ class Pki:
         """Load the PKI in the folder `path`. Raises EmulatorError where there is none, or a broken one."""
         try:
             loaded = {name: _load(path / "authorities", name) for name in AUTHORITIES}
+            branches = {each: Branch(*(loaded[name] for name in _BRANCH_FILES[each])) for each in FAMILIES}
         except (OSError, ValueError, TypeError) as e:
             hint = "name an empty folder, or one that the emulator made"
             raise EmulatorError(f"{path} holds no PKI of the emulator ({e}): {hint}") from e
-        return cls(path, **loaded)
+        return cls(path, loaded["device_root"], loaded["rim_root"], branches)
+
+    @property
+    def identity(self) -> Authority:
+        return self.branches[HOPPER].identity
+
+    @property
+    def provisioner(self) -> Authority:
+        return self.branches[HOPPER].provisioner
+
+    @property
+    def rim_ca(self) -> Authority:
+        return self.branches[HOPPER].rim_ca
+
+    @property
+    def rim_l3(self) -> Authority:
+        return self.branches[HOPPER].rim_l3
+
+    @property
+    def rim_l4(self) -> Authority:
+        return self.branches[HOPPER].rim_l4
 
     @property
     def anchors(self) -> Path:
@@ -190,8 +221,8 @@ def issue(
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     authority_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id)
     builder = builder.add_extension(authority_id, critical=False)
-    for extension in profile.extensions:
-        builder = builder.add_extension(extension, critical=False)
+    for extension in (*profile.extensions, *profile.critical):
+        builder = builder.add_extension(extension, critical=extension in profile.critical)
     return builder.sign(issuer_key, hashes.SHA384())
 
 
@@ -232,7 +263,13 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 # --- what the PKI is made of ------------------------------------------------------------------------------------------
-AUTHORITIES = ("device_root", "identity", "provisioner", "rim_root", "rim_ca", "rim_l3", "rim_l4")
+_BRANCH = ("identity", "provisioner", "rim_ca", "rim_l3", "rim_l4")
+_BRANCH_FILES: Mapping[Family, tuple[str, ...]] = {
+    HOPPER: _BRANCH,
+    BLACKWELL: tuple(f"gb100_{each}" for each in _BRANCH),
+    LS10: ("identity", *(f"ls10_{each}" for each in _BRANCH[1:])),
+}
+AUTHORITIES = ("device_root", "rim_root", *dict.fromkeys(name for names in _BRANCH_FILES.values() for name in names))
 
 # The dates of genuine device certificates are constants too, and the lower ones begin before the root does.
 DEVICE_ROOT = Profile(
@@ -241,48 +278,56 @@ DEVICE_ROOT = Profile(
     FOREVER,
     CERT_AND_CRL_SIGN,
 )
-IDENTITY = Profile(
-    authority_name("NVIDIA GH100 Identity", country=False),
-    datetime(2022, 1, 12, tzinfo=UTC),
-    FOREVER,
-    CERT_AND_CRL_SIGN,
-    crl=f"{CRL_URL}/l1-root.crl",
-    ocsp=True,
-)
-PROVISIONER = Profile(
-    authority_name("NVIDIA GH100 Provisioner ICA 1"),
-    datetime(2022, 3, 1, tzinfo=UTC),
-    FOREVER,
-    CERT_AND_CRL_SIGN,
-    crl=f"{CRL_URL}/l2-gh100.crl",
-    ocsp=True,
-)
 RIM_ROOT_NAME = "Emulated CoRIM signing Root CA"
 _DAY = timedelta(days=1)
 _YEAR = timedelta(days=365)
 
 
-def rim_profiles(now: datetime) -> tuple[Profile, Profile, Profile, Profile]:
-    """Root, CA, L3 and L4 of the reference manifests, as long-lived from `now` on as genuine ones."""
+def identity_profile(family: Family) -> Profile:
+    """The identity certificate of a family, below the root."""
+    return Profile(
+        authority_name(family.identity, country=False),
+        family.identity_not_before,
+        FOREVER,
+        CERT_AND_CRL_SIGN,
+        crl=f"{CRL_URL}/l1-root.crl",
+        ocsp=True,
+    )
+
+
+def provisioner_profile(family: Family) -> Profile:
+    """The provisioner's certificate of a family, below its identity certificate."""
+    return Profile(
+        authority_name(family.provisioner),
+        family.provisioner_not_before,
+        FOREVER,
+        CERT_AND_CRL_SIGN,
+        crl=f"{CRL_URL}/{family.crl}",
+        ocsp=True,
+    )
+
+
+def rim_profiles(now: datetime, family: Family = HOPPER) -> tuple[Profile, Profile, Profile, Profile]:
+    """Root, CA, L3 and L4 of a family's reference manifests, as long-lived from `now` on as genuine ones."""
     start = now.replace(hour=0, minute=0, second=0, microsecond=0) - _DAY
     root = Profile(end_name(RIM_ROOT_NAME), start, start + 30 * _YEAR, CERT_AND_CRL_SIGN)
     ca = replace(
         root,
-        subject=authority_name("NVIDIA Reference Value GH100 CA"),
+        subject=authority_name(family.rim_ca),
         not_after=start + 10 * _YEAR,
         crl=f"{CRL_URL}/l1-corim.crl",
         ocsp=True,
     )
     l3 = replace(
         ca,
-        subject=authority_name("NVIDIA Reference Value L3 GH100 001"),
+        subject=authority_name(family.rim_l3),
         not_after=start + 3.5 * _YEAR,
         path_length=0,
         crl=None,
     )
     l4 = replace(
         l3,
-        subject=end_name("HCC RIM L4 Signer"),
+        subject=end_name(family.rim_l4),
         not_after=start + 2 * _YEAR,
         usage=DIGITAL_SIGNATURE,
         ca=False,
@@ -292,23 +337,33 @@ def rim_profiles(now: datetime) -> tuple[Profile, Profile, Profile, Profile]:
 
 
 def _made(path: Path, now: datetime) -> Pki:
-    device_root = Authority.root(DEVICE_ROOT)
-    identity = device_root.below(IDENTITY)
-    provisioner = identity.below(PROVISIONER)
-    root_profile, ca_profile, l3_profile, l4_profile = rim_profiles(now)
-    rim_root = Authority.root(root_profile)
+    device_root, rim_root = Authority.root(DEVICE_ROOT), Authority.root(rim_profiles(now)[0])
+    hopper_identity = device_root.below(identity_profile(HOPPER))
+    identities = {
+        HOPPER: hopper_identity,
+        BLACKWELL: device_root.below(identity_profile(BLACKWELL)),
+        LS10: hopper_identity,
+    }
+    branches = {family: _branch(family, identity, rim_root, now) for family, identity in identities.items()}
+    return Pki(path, device_root, rim_root, branches)
+
+
+def _branch(family: Family, identity: Authority, rim_root: Authority, now: datetime) -> Branch:
+    _, ca_profile, l3_profile, l4_profile = rim_profiles(now, family)
     ca = rim_root.below(ca_profile)
     l3 = ca.below(l3_profile)
-    return Pki(path, device_root, identity, provisioner, rim_root, ca, l3, l3.below(l4_profile))
+    return Branch(identity, identity.below(provisioner_profile(family)), ca, l3, l3.below(l4_profile))
 
 
 def _lay_down(folder: Path, pki: Pki) -> None:
     for each in ("authorities", "rims", "devices"):
         (folder / each).mkdir()
-    for each in AUTHORITIES:
-        authority: Authority = getattr(pki, each)
-        write_key(folder / "authorities" / f"{each}.key", authority.key)
-        (folder / "authorities" / f"{each}.pem").write_bytes(pem([authority.certificate]))
+    authorities = {"device_root": pki.device_root, "rim_root": pki.rim_root}
+    for family, branch in pki.branches.items():
+        authorities |= {name: getattr(branch, each) for name, each in zip(_BRANCH_FILES[family], _BRANCH, strict=True)}
+    for name, authority in authorities.items():
+        write_key(folder / "authorities" / f"{name}.key", authority.key)
+        (folder / "authorities" / f"{name}.pem").write_bytes(pem([authority.certificate]))
     (folder / ANCHORS).write_bytes(pem([pki.device_root.certificate, pki.rim_root.certificate]))
 
 

@@ -19,6 +19,7 @@ from attest.reasons import (
 )
 from nodeprobe.emulator import spdm
 from nodeprobe.emulator.defect import Defect
+from nodeprobe.emulator.families import GPUS
 from nodeprobe.emulator.models import value
 from nodeprobe.emulator.pki import new_key
 from nodeprobe.emulator.spdm import Edit, ReportDraft
@@ -72,7 +73,7 @@ def _swap_r_and_s(data: bytes) -> bytes:
 
 
 def _duplicate_field(draft: ReportDraft) -> None:
-    draft.fields.append((spdm.DRIVER_VERSION, draft.get(spdm.DRIVER_VERSION)))
+    draft.fields.append(draft.fields[0])
 
 
 def _truncated_field(draft: ReportDraft) -> None:
@@ -132,20 +133,29 @@ REPORT_DEFECTS = (
         "One driver measurement (index 26) is none that the driver's manifest knows.",
         MEASUREMENTS_MISMATCH,
         report=_measures(DRIVER_INDEX),
+        families=GPUS,
     ),
     Defect(
         "measurement-35-changed",
         "Measurement 35 differs although the decoder is on (NVDEC0 status 0xAA), so that it counts.",
         MEASUREMENTS_MISMATCH,
         report=_measurement_35_counts,
+        families=GPUS,
     ),
     Defect(
         "nvdec-status-unknown",
         "NVDEC0 status is neither on nor off.",
         NVDEC_STATUS,
         report=_put(spdm.NVDEC0_STATUS, b"\0"),
+        families=GPUS,
     ),
-    Defect("nvdec-status-absent", "NVDEC0 status is left out.", NVDEC_STATUS, report=_drop(spdm.NVDEC0_STATUS)),
+    Defect(
+        "nvdec-status-absent",
+        "NVDEC0 status is left out.",
+        NVDEC_STATUS,
+        report=_drop(spdm.NVDEC0_STATUS),
+        families=GPUS,
+    ),
     Defect("replayed", "The same old report is handed over, whatever the challenge.", NONCE_MISMATCH, replays=True),
     Defect(
         "wrong-nonce", "A fresh report for a challenge that differs in one bit.", NONCE_MISMATCH, report=_wrong_nonce
@@ -167,10 +177,11 @@ REPORT_DEFECTS = (
         "The report names other firmware than the certificate.",
         FWID_MISMATCH,
         report=_put(spdm.FWID, value("other firmware")),
+        families=GPUS,
     ),
-    Defect("fwid-absent", "The report names no firmware.", FWID_ABSENT, report=_drop(spdm.FWID)),
+    Defect("fwid-absent", "The report names no firmware.", FWID_ABSENT, report=_drop(spdm.FWID), families=GPUS),
     Defect(
-        "field-duplicate", "The driver version stands in the report twice.", REPORT_MALFORMED, report=_duplicate_field
+        "field-duplicate", "The VBIOS version stands in the report twice.", REPORT_MALFORMED, report=_duplicate_field
     ),
     Defect(
         "field-truncated",
@@ -178,20 +189,34 @@ REPORT_DEFECTS = (
         REPORT_MALFORMED,
         report=_truncated_field,
     ),
-    Defect("driver-absent", "The driver version is left out.", REPORT_FIELD_MISSING, report=_drop(spdm.DRIVER_VERSION)),
+    Defect(
+        "driver-absent",
+        "The driver version is left out.",
+        REPORT_FIELD_MISSING,
+        report=_drop(spdm.DRIVER_VERSION),
+        families=GPUS,
+    ),
     Defect("vbios-absent", "The VBIOS version is left out.", REPORT_FIELD_MISSING, report=_drop(spdm.VBIOS_VERSION)),
-    Defect("project-absent", "The project code is left out.", REPORT_FIELD_MISSING, report=_drop(spdm.PROJECT)),
+    Defect(
+        "project-absent",
+        "The project code is left out.",
+        REPORT_FIELD_MISSING,
+        report=_drop(spdm.PROJECT),
+        families=GPUS,
+    ),
     Defect(
         "driver-unreleased",
         "A driver version that no manifest is for.",
         RIM_UNAVAILABLE,
         report=_put(spdm.DRIVER_VERSION, spdm.text("590.00.99")),
+        families=GPUS,
     ),
     Defect(
         "driver-hostile",
         "A driver version that would climb out of a folder.",
         RIM_ID_MALFORMED,
         report=_put(spdm.DRIVER_VERSION, spdm.text("../590")),
+        families=GPUS,
     ),
     Defect(
         "trailing-byte", "A zero byte behind the signature.", REPORT_MALFORMED, report=_after(lambda data: data + b"\0")
@@ -210,11 +235,11 @@ REPORT_DEFECTS = (
         report=_after(lambda data: data.ljust(REPORT_BYTES_MAX, b"\0")),
     ),
     Defect("report-too-large", "A well-formed report of more than 8192 bytes.", REPORT_MALFORMED, report=_large),
-    Defect("block-index-gap", "The last block's index is 65, and 64 is missing.", REPORT_MALFORMED, report=_index_gap),
+    Defect("block-index-gap", "The last block's index is one too high.", REPORT_MALFORMED, report=_index_gap),
     Defect("block-index-twice", "Two blocks have index 1.", REPORT_MALFORMED, report=_index_twice),
     Defect(
         "blocks-missing",
-        "Nine blocks instead of 64, all of them right.",
+        "Nine blocks instead of all, those right.",
         REPORT_MALFORMED,
         report=_blocks_missing,
     ),

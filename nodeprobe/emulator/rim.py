@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
-from nodeprobe.emulator.models import MEASUREMENTS, ZERO, Goldens, GpuModel
+from nodeprobe.emulator.families import HOPPER, Family
+from nodeprobe.emulator.models import MEASUREMENTS, ZERO, Goldens, GpuModel, Model, Reference
 from nodeprobe.emulator.pki import ORGANISATION, Pki
 from nodeprobe.emulator.spdm import sign
 
@@ -60,22 +61,25 @@ class ManifestDraft:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     certificates: list[x509.Certificate]  # leaf first
     pki: Pki
-    product: str = "GH100"
-    edition: str = "GPU"
+    family: Family
+    product: str
+    edition: str
     before_signing: list[TreeEdit] = field(default_factory=list)
     after_signing: list[TreeEdit] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
 
     @classmethod
-    def of(cls, version: str, goldens: Goldens, pki: Pki) -> ManifestDraft:
+    def of(cls, version: str, goldens: Goldens, pki: Pki, family: Family = HOPPER) -> ManifestDraft:
         """A good manifest of these reference values."""
         unused = (ZERO,)
         resources = [
             Resource(index, index in goldens, tuple(each.hex() for each in goldens.get(index, unused)))
             for index in range(MEASUREMENTS)
         ]
-        chain = [each.certificate for each in (pki.rim_l4, pki.rim_l3, pki.rim_ca, pki.rim_root)]
-        return cls(version, resources, pki.rim_l4.key, chain, pki)
+        branch = pki.branches[family]
+        chain = [each.certificate for each in (branch.rim_l4, branch.rim_l3, branch.rim_ca, pki.rim_root)]
+        key = branch.rim_l4.key
+        return cls(version, resources, key, chain, pki, family, family.product, family.edition)
 
     def signed(self) -> bytes:
         """The document, with its enveloped signature as the last child of its root."""
@@ -124,22 +128,30 @@ class ManifestDraft:
 Spoil = Callable[[ManifestDraft], None]
 
 
+def manifest(reference: Reference, pki: Pki, *spoils: Spoil) -> bytes:
+    """The manifest of these reference values, spoiled as asked."""
+    draft = ManifestDraft.of(reference.version, reference.goldens, pki, reference.family)
+    for spoil in spoils:
+        spoil(draft)
+    return draft.signed()
+
+
 def driver_rim(model: GpuModel, pki: Pki, *spoils: Spoil) -> bytes:
     """The manifest of a model's driver, spoiled as asked."""
-    return _made(ManifestDraft.of(model.driver, model.driver_goldens, pki), spoils)
+    return manifest(model.references[0], pki, *spoils)
 
 
 def vbios_rim(model: GpuModel, pki: Pki, *spoils: Spoil) -> bytes:
     """The manifest of a model's VBIOS, spoiled as asked."""
-    return _made(ManifestDraft.of(model.vbios, model.vbios_goldens, pki), spoils)
+    return manifest(model.references[1], pki, *spoils)
 
 
-def publish(pki: Pki, model: GpuModel) -> None:
-    """Lay both manifests of a model down in the PKI's folder, unless they are there. Safe between processes."""
-    for rim_id, make in ((model.driver_rim_id, driver_rim), (model.vbios_rim_id, vbios_rim)):
-        path = pki.rims / f"{rim_id}.xml"
+def publish(pki: Pki, model: Model) -> None:
+    """Lay all manifests of a model down in the PKI's folder, unless they are there. Safe between processes."""
+    for each in model.references:
+        path = pki.rims / f"{each.rim_id}.xml"
         if not path.exists():
-            write_whole(path, make(model, pki))
+            write_whole(path, manifest(each, pki))
 
 
 def digest_again(root: Tree) -> None:
@@ -163,12 +175,6 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
         os.fchmod(handle, 0o644)  # nothing here is secret
     Path(aside).replace(path)
-
-
-def _made(draft: ManifestDraft, spoils: tuple[Spoil, ...]) -> bytes:
-    for spoil in spoils:
-        spoil(draft)
-    return draft.signed()
 
 
 def _resource(each: Resource) -> dict[str, str]:

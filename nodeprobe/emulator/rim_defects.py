@@ -13,6 +13,7 @@ from attest.reasons import (
     RIM_TOO_LARGE,
 )
 from nodeprobe.emulator.defect import Defect
+from nodeprobe.emulator.families import GPUS, HOPPER
 from nodeprobe.emulator.models import value
 from nodeprobe.emulator.rim import SWID, Edit, ManifestDraft, Resource, Tree, TreeEdit, add_instruction
 
@@ -136,8 +137,10 @@ RIM_DEFECTS = (
     Defect("rim-not-xml", "No XML at all.", RIM_MALFORMED, manifest=_bytes(lambda _data: b"not found")),
     Defect("rim-empty", "No byte at all.", RIM_MALFORMED, manifest=_bytes(lambda _data: b"")),
     Defect("rim-too-large", "More bytes than any genuine manifest has.", RIM_TOO_LARGE, manifest=_bytes(_padded)),
-    Defect("rim-other-product", "A manifest for another product.", RIM_BINDING, manifest=_set(product="GB100")),
-    Defect("rim-other-edition", "A manifest for switches.", RIM_BINDING, manifest=_set(edition="SWITCH")),
+    Defect("rim-other-product", "A manifest for another product.", RIM_BINDING, manifest=_set(product="GX999")),
+    Defect(
+        "rim-other-edition", "A manifest for switches.", RIM_BINDING, manifest=_set(edition="SWITCH"), families=GPUS
+    ),
     Defect("rim-other-version", "A manifest of another version.", RIM_BINDING, manifest=_set(version="96.00.FE.FE.FE")),
     Defect(
         "rim-other-form",
@@ -150,6 +153,7 @@ RIM_DEFECTS = (
         "Driver's and VBIOS's manifest both name one measurement.",
         RIM_CONFLICT,
         manifest=_resources(_conflict),
+        families=frozenset({HOPPER}),
     ),
     Defect(
         "rim-duplicate-index",

@@ -120,7 +120,7 @@ def _certified(draft: ManifestDraft, root: Authority, profiles: tuple[Profile, P
 def _profiles(draft: ManifestDraft) -> tuple[Profile, Profile, Profile, Profile]:
     """Those of the PKI, with their dates."""
     start = draft.pki.rim_root.certificate.not_valid_before_utc
-    return rim_profiles(start + timedelta(days=1))
+    return rim_profiles(start + timedelta(days=1), draft.family)
 
 
 def _foreign_root(draft: ManifestDraft) -> None:

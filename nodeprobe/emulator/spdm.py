@@ -34,10 +34,20 @@ PROJECT_SKU_MOD = 19
 FWID = 20
 PROTECTED_PCIE_STATUS = 21
 SWITCH_PDI = 22
+SYS_ENABLE_STATUS = 33
 OPAQUE_DATA_VERSION = 34
+CHIP_INFO = 35
 FEATURE_FLAG = 36
 
+# Those of switches (§4.2), who use some numbers otherwise.
+DEVICE_PDI = 22
+DISABLED_PORTS = 23
+SWITCH_POSITION_ID = 24
+SWITCH_LOCK_STATUS = 25
+SWITCH_GPU_PDIS = 26
+
 ENABLED, DISABLED = b"\xaa", b"\x55"
+LOCKED, UNLOCKED = b"\1\0", b"\0\0"
 
 Edit = Callable[[bytes], bytes]
 
@@ -69,7 +79,7 @@ class ReportDraft:
         self.fields = [(each, old) for each, old in self.fields if each != kind]
 
     def signed(self) -> bytes:
-        """Request, response and signature: 37 + 3658 + L bytes, where L is the length of the opaque data."""
+        """Request, response and signature: 175 + 55 n + L bytes, of n measurements and L bytes of opaque data."""
         data = self._request() + self._response()
         for edit in self.before_signing:
             data = edit(data)

@@ -297,7 +297,8 @@ class Bench:
     def texts(self, event: str) -> list[str]:
         return [text for each, text, _ in self.told if each == event]
 
-    def _evidence(self, nonce: Nonce) -> Bundle:
+    def _evidence(self, statement: Statement) -> Bundle:
+        nonce = gpu_nonce(statement)
         self.nonces.append(nonce)
         if self.evidence_fails:
             raise self.evidence_fails

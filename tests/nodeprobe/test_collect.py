@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from attest.binding import Statement, gpu_nonce
 from nodeprobe.collect import write
 from tests.nodeprobe.stub import StubDriver
 
@@ -115,3 +116,32 @@ def test_a_pipe_is_written_into_not_replaced(tmp_path: Path) -> None:
     reader.join(10)
     assert read == [b"new"]
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_statement_is_answered_by_the_nonce_that_it_makes(attesting: StubDriver, tmp_path: Path) -> None:
+    """And by the CPU TEE, where there is one: `tests/nodeprobe/test_quotes.py`."""
+    said = {
+        "challenge": "11" * 32,
+        "ip_address": "192.0.2.7",
+        "payment_wallet": "secret1wallet",
+        "worker_key": "02" + "ab" * 32,
+        "tls_spki_sha256": "",
+    }
+    file = tmp_path / "statement.json"
+    file.write_text(json.dumps(said))
+    done = attesting.run("collect", "--statement", str(file), "-o", str(tmp_path / "e.json"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["nonce"] == gpu_nonce(Statement(**said)).hex()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"challenge": 5}', '{"challenge": "11"}', '{"other": "x"}'])
+def test_a_statement_that_is_none_is_wrong_usage(attesting: StubDriver, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "statement.json"
+    file.write_text(text)
+    done = attesting.run("collect", "--statement", str(file), "-o", str(tmp_path / "e.json"))
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_nonce_or_a_statement(attesting: StubDriver, tmp_path: Path) -> None:
+    assert attesting.run("collect", "-o", str(tmp_path / "e.json")).returncode == 2

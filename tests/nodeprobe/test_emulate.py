@@ -167,7 +167,7 @@ def orchestrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         root = json.loads(stage.run("nodeprobe", "emulate-root", str(stage.root), "--json"))
         server = stage.start(
             *("orchestrator", "serve", "--json", "--state", str(folder / "state"), "--port", "0"),
-            *("--policy", "lab", "--trust-root", root["anchors"], "--collateral", root["collateral"]),
+            *("--policy", "lab", "--trust-root", root["anchors"], "--collateral", root["collateral"], "--no-fetch"),
             *("--allow-range", "127.0.0.0/8", "--liveliness-seconds", str(LIVELINESS_SECONDS)),
         )
         stage.url = server.ready["url"]
@@ -203,6 +203,34 @@ def test_a_node_is_handed_out_works_is_spoiled_and_leaves(stage: Stage) -> None:
     assert "draining" in stage.why(ip)
     assert node.said("stopped")[0]["reports_pending"] == 0
     assert all(each["emulated"] for each in node.events())
+
+
+def test_a_node_with_a_cpu_tee_is_bound_by_what_its_quote_covers(stage: Stage) -> None:
+    """An emulated TDX machine beside two GPUs; then its quote vouches for other GPUs, and then it is an old one."""
+    ip = "127.0.71.31"
+    node = stage.emulate_registered(ip, "--gpus", "2", "--cpu", "tdx", "--name", "citadel")
+    assert node.ready["worker_type"] == "h100-80gb-x2-cc-tdx"
+    (url,) = until(lambda: stage.urls(ip))
+    assert (url.verdict["binding"], url.worker_type) == (
+        "workermanager/v1 (evidence-covered)",
+        node.ready["worker_type"],
+    )
+    verdict = stage.client().worker(ip).verdict
+    assert verdict is not None
+    assert (verdict.cpu, verdict.freshness, verdict.emulated, len(verdict.devices)) == ("intel-tdx", "nonce", True, 3)
+
+    defects = Path(node.ready["defects_file"])
+    for defect in ("cpu-of-other-gpus", "tdx-replayed"):
+        defects.write_text(defect)
+        until(lambda: not stage.urls(ip))
+        assert "contraindicated:binding-mismatch" in stage.why(ip)
+        defects.unlink()
+        node.end()
+        node = stage.emulate(ip, "--serve", MODEL, "--gpus", "2", "--cpu", "tdx", "--name", "citadel")
+        until(lambda: stage.urls(ip))
+    defects.write_text("tdx-debug")
+    until(lambda: not stage.urls(ip))
+    assert "contraindicated:tdx-debug" in stage.why(ip)
 
 
 def test_a_fresh_node_prints_the_command_that_lets_it_in(stage: Stage) -> None:
