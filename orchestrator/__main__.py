@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from attest.cli import completion
+from orchestrator.commands.collateral import collateral
 from orchestrator.commands.options import output
 from orchestrator.commands.output import Output
+from orchestrator.commands.policy import policy
 from orchestrator.commands.queries import models, subscribers, urls, work
 from orchestrator.commands.serve import init, serve
 from orchestrator.commands.wallet import wallet
@@ -57,6 +59,8 @@ for _command in (
     urls,
     models,
     subscribers,
+    collateral,
+    policy,
     work,
     wallet,
     openapi,

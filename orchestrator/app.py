@@ -67,6 +67,7 @@ def create_api() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     api.include_router(rest.router)
+    api.include_router(rest.well_known)
     api.include_router(rest.health)
     return api
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from attest.appraise import UNBOUND, Binding
-from attest.binding import PROFILE, Strength, gpu_nonce
+import structlog
+
+from attest.binding import Presented, gpu_nonce
 from attest.result import AttestationResult, Tier
 from orchestrator import addresses, challenges, permissions, reasons, registry, wallets
 from orchestrator.answers import shown
@@ -21,23 +22,25 @@ from orchestrator.messages import Attest, Attested, Endpoint, Purpose, RegisterW
 from orchestrator.reasons import Refused
 from orchestrator.registry import Asked, Worker
 from orchestrator.store import Event, Tx
-from orchestrator.verdicts import EvidenceRefused, counted, disputed, read_evidence, statement_of, told, unasked
+from orchestrator.store_policies import Judged
+from orchestrator.verdicts import EvidenceRefused, Judge, counted, disputed, read_evidence, statement_of, told, unasked
 from orchestrator.wallets import Opened
 
+log = structlog.get_logger("orchestrator.attestations")
+
 BY_WORKER = "worker"
-_BOUND = Binding(PROFILE, Strength.NONCE)  # no CPU TEE vouches for the node yet
 _WORKER_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Presented:
-    """Evidence, and what the node stated with it."""
+class Answered:
+    """Evidence, and what the node stated with it. `field` names the evidence in refusals."""
 
     report: str
     field: str
     challenge: str | None
     tls_spki_sha256: str | None
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 # --- by the worker's key ----------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ def attest(ctx: Context, ip_address: str, message: Attest, *, signer: str) -> At
     return Attested(worker=shown(current, now), verdict=verdict)
 
 
-def _redeem(ctx: Context, ip_address: str, message: Attest, signer: str) -> tuple[Worker, Asked, _Presented]:
+def _redeem(ctx: Context, ip_address: str, message: Attest, signer: str) -> tuple[Worker, Asked, Answered]:
     """Who asks, for what, and that it is the first answer to our challenge. Committed before anything is judged."""
     address = addresses.canonical(ip_address)
     with ctx.store.transaction() as tx:
@@ -81,7 +84,7 @@ def _redeem(ctx: Context, ip_address: str, message: Attest, signer: str) -> tupl
         worker, asked = registry.begin(worker)
         tx.put_worker(worker, now)
     endpoints = endpoints or _still_fitting(ctx, worker, message.tls_spki_sha256)
-    presented = _Presented(message.evidence, "evidence", message.challenge, message.tls_spki_sha256, endpoints)
+    presented = Answered(message.evidence, "evidence", message.challenge, message.tls_spki_sha256, endpoints)
     return worker, asked, presented
 
 
@@ -136,7 +139,7 @@ def register(ctx: Context, opened: Opened, message: RegisterWorker) -> Worker:
     return worker
 
 
-def _newcomer(ctx: Context, message: RegisterWorker) -> tuple[Worker, _Presented | None]:
+def _newcomer(ctx: Context, message: RegisterWorker) -> tuple[Worker, Answered | None]:
     """The worker as it would be entered, and its evidence, if there is any. Everything that can be checked alone is."""
     address = addresses.canonical(message.ip_address)
     addresses.check_allowed(address, ctx.rules.allowed_ranges)
@@ -159,7 +162,7 @@ def _newcomer(ctx: Context, message: RegisterWorker) -> tuple[Worker, _Presented
         return worker, None
     if challenge is not None and message.worker_key is None:
         raise Refused(reasons.FIELD_INVALID, "worker_key", want="the key that the evidence commits to")
-    return worker, _Presented(report, "attestation_report", challenge, message.tls_spki_sha256, worker.endpoints)
+    return worker, Answered(report, "attestation_report", challenge, message.tls_spki_sha256, worker.endpoints)
 
 
 def _check_may_register(ctx: Context, tx: Tx, opened: Opened, newcomer: Worker) -> None:
@@ -183,20 +186,26 @@ def _enter(tx: Tx, opened: Opened, newcomer: Worker, now: datetime) -> None:
 
 
 # --- what both share --------------------------------------------------------------------------------------------------
-def _judge(ctx: Context, worker: Worker, presented: _Presented) -> AttestationResult:
+def _judge(ctx: Context, worker: Worker, presented: Answered) -> AttestationResult:
+    judge = ctx.judge_for(worker.payment_wallet, worker.id)
+    return judged(judge, worker, presented, ctx.clock())
+
+
+def judged(judge: Judge, worker: Worker, presented: Answered, now: datetime) -> AttestationResult:
     """
     The verdict on evidence, with the nonce that its statement makes. Refused (evidence-refused) if it cannot be read.
 
     Evidence that answers no challenge of ours, as deployed workers have it, is judged too, for its owner to see, and
-    never believed.
+    never believed: it may say by another profile whose TLS key it names, yet not to whom it was given.
     """
     bundle = read_evidence(presented.report, presented.field)
+    tls = presented.tls_spki_sha256
     if presented.challenge is None or worker.worker_key is None:
-        result = unasked(ctx.judge(bundle, None, ctx.clock(), UNBOUND))
+        served = Presented(tls_spki_sha256=bytes.fromhex(tls) if tls else None)
+        result = unasked(judge(bundle, None, now, served))
     else:
-        tls = presented.tls_spki_sha256
         statement = statement_of(presented.challenge, worker.ip_address, worker.payment_wallet, worker.worker_key, tls)
-        result = ctx.judge(bundle, gpu_nonce(statement), ctx.clock(), _BOUND)
+        result = judge(bundle, gpu_nonce(statement), now, Presented(statement))
     return counted(result, worker.worker_type, bundle)
 
 
@@ -206,7 +215,7 @@ def _settle(
     worker: Worker,
     asked: Asked,
     result: AttestationResult,
-    presented: _Presented,
+    presented: Answered,
     actor: str,
     now: datetime,
 ) -> tuple[Worker, Verdict]:
@@ -230,10 +239,24 @@ def _settle(
     if result.tier is Tier.AFFIRMING:
         tx.hold_devices(settled.id, devices, now)
     tx.add_verdict(settled, verdict, result.collateral, applied=True)
+    if settled.verdict is verdict:
+        _keep(ctx, tx, settled, result, presented, now)
     details = {"evidence_sha256": verdict.evidence_sha256, "policy_sha256": verdict.policy_sha256}
     event = {Tier.AFFIRMING: "attested", Tier.NONE: "undecided"}.get(result.tier, "contraindicated")
     tx.add_event(Event(now, event, actor, settled, registry.codes_of(verdict), details))
     return settled, verdict
+
+
+def _keep(ctx: Context, tx: Tx, worker: Worker, result: AttestationResult, presented: Answered, now: datetime) -> None:
+    """Keep what the verdict in force is about, for policies to be tried on, and the result, signed."""
+    token = ""
+    if ctx.issuer is not None:
+        try:
+            token = ctx.issuer.issue(result, worker, domain=ctx.domain, now=now)
+        except ValueError as e:  # too long to be signed, say: the verdict counts all the same
+            log.error("result is not signed", worker=worker.ip_address, why=str(e))
+    digest, tls = result.evidence_sha256, presented.tls_spki_sha256
+    tx.put_judged(Judged(worker.id, presented.report, digest, presented.challenge, tls, result.issued_at, token))
 
 
 def checked_endpoints(

@@ -6,7 +6,7 @@ They stand in the database, so that any replica can redeem one, and exactly one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NewType
@@ -19,8 +19,10 @@ if TYPE_CHECKING:  # the store keeps what stands here
     from orchestrator.store import Tx
 
 CHALLENGE_BYTES = 32
-OPEN_PURPOSES = (Purpose.REGISTER, Purpose.GET_WORKERS)  # anyone may ask for these, so their number is bounded
+# Anyone may ask for these, so the number that waits for an answer is bounded, of all in a group together.
+OPEN_PURPOSES = (Purpose.REGISTER, Purpose.GET_WORKERS)
 OPEN_CHALLENGES_MAX = 10_000
+PREFLIGHT_CHALLENGES_MAX = 1_000  # apart: who only tries must not keep anybody from registering
 OWNER_CHALLENGES_MAX = 4  # of one worker and purpose: asking again must not fill the database
 
 Owner = NewType("Owner", str)
@@ -34,6 +36,11 @@ def of_worker(worker_id: str) -> Owner:
 def of_newcomer(ip_address: str, payment_wallet: str) -> Owner:
     """A worker that is to be registered: its address, canonical, and the wallet that will own it."""
     return Owner(f"newcomer {ip_address} {payment_wallet}")
+
+
+def of_preflight(ip_address: str, payment_wallet: str) -> Owner:
+    """A node that only asks whether it would be admitted."""
+    return Owner(f"preflight {ip_address} {payment_wallet}")
 
 
 def of_subscriber(public_key: str) -> Owner:
@@ -63,15 +70,21 @@ def issue(
 ) -> Issued:
     """A new challenge, kept. Refused: too-many, when too many open ones wait for an answer."""
     if purpose in OPEN_PURPOSES:
-        if tx.count_challenges(OPEN_PURPOSES) >= OPEN_CHALLENGES_MAX:
-            tx.forget_challenges(now)
-        if tx.count_challenges(OPEN_PURPOSES) >= OPEN_CHALLENGES_MAX:
-            raise Refused(reasons.TOO_MANY, "purpose", got=f"{OPEN_CHALLENGES_MAX} challenges unanswered")
+        _check_room(tx, OPEN_PURPOSES, OPEN_CHALLENGES_MAX, now)
+    elif purpose is Purpose.PREFLIGHT:
+        _check_room(tx, (Purpose.PREFLIGHT,), PREFLIGHT_CHALLENGES_MAX, now)
     else:
         tx.trim_challenges(purpose, owner, OWNER_CHALLENGES_MAX - 1)
     issued = Issued(token_bytes(CHALLENGE_BYTES).hex(), purpose, owner, now + life, generation)
     tx.add_challenge(issued)
     return issued
+
+
+def _check_room(tx: Tx, purposes: Sequence[Purpose], most: int, now: datetime) -> None:
+    if tx.count_challenges(purposes) >= most:
+        tx.forget_challenges(now)
+    if tx.count_challenges(purposes) >= most:
+        raise Refused(reasons.TOO_MANY, "purpose", got=f"{most} challenges unanswered")
 
 
 def redeem(tx: Tx, challenge: str, purpose: Purpose, owner: Owner, now: datetime) -> Issued:

@@ -37,6 +37,15 @@ from orchestrator.messages import (
     Worker,
     Workers,
 )
+from orchestrator.messages_appraisal import (
+    KeySet,
+    PoliciesInForce,
+    PolicyPreview,
+    Preflight,
+    Preflighted,
+    PreviewPolicy,
+    SignedResult,
+)
 from orchestrator.wallets import Wallet, new_id
 from orchestrator.worker_keys import WorkerKey, sign_request
 
@@ -143,6 +152,23 @@ class Client:
         """The public status of one worker."""
         return self._get(f"/v1/workers/{_segment(ip)}", Worker)
 
+    def result(self, ip: str) -> SignedResult:
+        """The last result on a worker, signed. `attest.ear.verify` checks the token by `key_set`."""
+        return self._get(f"/v1/workers/{_segment(ip)}/result", SignedResult)
+
+    def key_set(self) -> KeySet:
+        """The keys by which the orchestrator signs results."""
+        return self._get("/.well-known/jwks.json", KeySet)
+
+    def policies(self) -> PoliciesInForce:
+        """The policies in force and their history, as the wallet given."""
+        return self._get("/v1/policies", PoliciesInForce, self._credential(), once=True)
+
+    def preview_policy(self, message: PreviewPolicy) -> PolicyPreview:
+        """What a policy would do to the fleet, page by page, as the admin's wallet."""
+        query = httpx.QueryParams(self._credential())
+        return self._post(f"/v1/policy/preview?{query}", message, PolicyPreview, signed=False)
+
     def workers(self) -> Workers:
         """GetWorkers, as the wallet given: a registered subscriber's, or the admin's."""
         return self._get("/v1/workers", Workers, self._credential(), once=True)
@@ -156,6 +182,10 @@ class Client:
         """A fresh challenge. Signed by the worker's key for `attest` and `liveliness`."""
         signed = request.purpose in (Purpose.ATTEST, Purpose.LIVELINESS)
         return self._post("/v1/challenges", request, Challenge, signed=signed)
+
+    def preflight(self, message: Preflight) -> Preflighted:
+        """Would this node be admitted? `message` answers a `preflight` challenge."""
+        return self._post("/v1/preflight", message, Preflighted, signed=False)
 
     def attest(self, ip: str, message: Attest) -> Attested:
         """Evidence for an `attest` challenge. `verdict.tier` of the answer decides."""

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from orchestrator import registry
+from orchestrator import policies, registry
 from orchestrator.addresses import Ranges
+from orchestrator.results import Issuer
 from orchestrator.scheduler import RoutingTable
 from orchestrator.store import ADMIN, Store, View
 from orchestrator.verdicts import Judge
 from orchestrator.work import Epochs
+
+PREFLIGHTS_MAX = 2  # judged at once: anybody may ask for them, and they must not keep workers waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Context:
     clock: Callable[[], datetime]
     token_bytes: Callable[[int], bytes]
     jitter: Callable[[], float]  # 0 to 1
+    issuer: Issuer | None = None  # of signed results
+    preflights: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(PREFLIGHTS_MAX), repr=False
+    )
     _publishing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -47,6 +54,12 @@ class Context:
     def admin(self, view: View) -> str:
         """The admin's wallet, or empty: then nobody is admin."""
         return self.rules.admin_address or view.meta(ADMIN) or ""
+
+    def judge_for(self, payment_wallet: str, worker_id: str = "") -> Judge:
+        """The judge by the policy that is in force for a worker, or for a newcomer of this wallet."""
+        with self.store.reading() as view:
+            found = policies.in_force(view, self.judge.policy)
+        return self.judge.under(found.of_worker(payment_wallet, worker_id))
 
     def publish(self, *ip_addresses: str) -> None:
         """

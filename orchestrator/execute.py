@@ -15,7 +15,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator import addresses, attestations, messages, permissions, reasons, registry, wallets
+from orchestrator import (
+    addresses,
+    attestations,
+    messages,
+    permissions,
+    policies,
+    policy_changes,
+    reasons,
+    registry,
+    wallets,
+)
 from orchestrator.answers import shown
 from orchestrator.context import Context
 from orchestrator.messages import COMMANDS, Command, Service, Signed
@@ -109,6 +119,7 @@ def _set_wallet(order: _Order, command: messages.SetWorkerWallet) -> Done:
     worker = _find(order, command.ip_address)
     permissions.check_owner(order.signer, worker, reasons.NOT_OWNER_WALLET)
     after = registry.set_wallet(worker, wallets.parse_address(command.payment_wallet), order.now)
+    policies.in_force(order.tx, order.ctx.judge.policy).check([after])
     return order.put(worker, after, "wallet-changed", before=worker.payment_wallet)
 
 
@@ -174,6 +185,11 @@ def _remove_subscriber(order: _Order, command: messages.RemoveSubscriber) -> Don
     return Done({"public_key": subscriber.public_key, "name": subscriber.name})
 
 
+def _set_policy(order: _Order, command: messages.SetPolicy) -> Done:
+    permissions.check_admin(order.signer, order.admin)
+    return Done(policy_changes.activate(order.ctx, order.tx, command, signer=order.signer, now=order.now))
+
+
 def _find(order: _Order, ip_address: str, problem: reasons.Problem = reasons.WORKER_UNKNOWN) -> Worker:
     return permissions.known(order.tx.worker_at(addresses.canonical(ip_address)), ip_address, problem)
 
@@ -191,4 +207,5 @@ _HANDLERS: Mapping[type[Command], Callable[[_Order, Any], Done]] = {
     messages.Evict: _evict,
     messages.AddSubscriber: _add_subscriber,
     messages.RemoveSubscriber: _remove_subscriber,
+    messages.SetPolicy: _set_policy,
 }

@@ -15,14 +15,38 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from orchestrator import addresses, answers, attestations, challenges, messages, permissions, reasons, registry, wallets
+from orchestrator import (
+    addresses,
+    answers,
+    attestations,
+    challenges,
+    messages,
+    permissions,
+    policies,
+    policy_changes,
+    preflights,
+    reasons,
+    registry,
+    results,
+    wallets,
+)
 from orchestrator import execute as commands
 from orchestrator import work as rules_of_work
 from orchestrator.challenges import Issued
 from orchestrator.context import Context, Rules
 from orchestrator.messages import ChallengeRequest, Purpose
+from orchestrator.messages_appraisal import (
+    KeySet,
+    PoliciesInForce,
+    PolicyPreview,
+    Preflight,
+    Preflighted,
+    PreviewPolicy,
+    SignedResult,
+)
 from orchestrator.reasons import Refused
 from orchestrator.registry import Worker
+from orchestrator.results import Issuer
 from orchestrator.scheduler import RoutingTable
 from orchestrator.store import SWEPT, Event, Store, Tx, View
 from orchestrator.verdicts import Judge
@@ -51,9 +75,13 @@ class WorkerManager:
         clock: Callable[[], datetime] = _utc_now,
         token_bytes: Callable[[int], bytes] = secrets.token_bytes,
         jitter: Callable[[], float] = random.random,
+        issuer: Issuer | None = None,
     ) -> None:
-        """`clock` tells the time in UTC. `token_bytes` makes challenges, `jitter` (0 to 1) spreads due times."""
-        self._ctx = Context(store, table, judge, rules or Rules(), clock, token_bytes, jitter)
+        """
+        `clock` tells the time in UTC. `token_bytes` makes challenges, `jitter` (0 to 1) spreads due times. Without
+        `issuer`, results are not signed.
+        """
+        self._ctx = Context(store, table, judge, rules or Rules(), clock, token_bytes, jitter, issuer)
         self._store, self._rules, self._clock = store, self._ctx.rules, clock
 
     # --- about --------------------------------------------------------------------------------------------------------
@@ -61,12 +89,13 @@ class WorkerManager:
         """Who we are, and by which rules we believe."""
         with self._store.reading() as view:
             admin = self._ctx.admin(view)
+            policy = policies.in_force(view, self._ctx.judge.policy).fleet
         return messages.About(
             name="workermanager",
             version=version("workermanager"),
             domain=self._ctx.domain,
             admin_address=admin,
-            policy=self._ctx.judge.policy_name,
+            policy=policy.name,
             emulated_roots=self._ctx.judge.emulated_roots,
             liveliness_seconds=int(self._rules.liveliness.total_seconds()),
             epoch_seconds=int(self._rules.epochs.length.total_seconds()),
@@ -74,7 +103,13 @@ class WorkerManager:
         )
 
     def load(self) -> None:
-        """Fill the hand-out from the store, at start."""
+        """
+        Fill the hand-out from the store, at start. Refused (policy-invalid, policy-widens) if the policies in the store
+        do not fit the one of the settings: nobody could be judged.
+        """
+        with self._store.reading() as view:
+            found = policies.in_force(view, self._ctx.judge.policy)
+            found.check(policies.with_own(view, found))
         self._ctx.publish_all()
 
     # --- challenges ---------------------------------------------------------------------------------------------------
@@ -85,6 +120,10 @@ class WorkerManager:
             if request.purpose is Purpose.GET_WORKERS:
                 key = _needed(request.subscriber_public_key, "subscriber_public_key")
                 return self._issued(tx, Purpose.GET_WORKERS, challenges.of_subscriber(key), now)
+            if request.purpose is Purpose.PREFLIGHT:
+                asking = _needed(request.ip_address, "ip_address")
+                owner, address, wallet = preflights.owner_of(self._ctx, asking, request.payment_wallet)
+                return self._issued(tx, Purpose.PREFLIGHT, owner, now, address, wallet)
             address = addresses.canonical(_needed(request.ip_address, "ip_address"))
             if request.purpose is Purpose.REGISTER:
                 wallet = wallets.parse_address(_needed(request.payment_wallet, "payment_wallet"))
@@ -137,6 +176,10 @@ class WorkerManager:
     def attest(self, ip: str, message: messages.Attest, *, signer: str) -> messages.Attested:
         """Evidence that answers an `attest` challenge. It is judged and recorded; the verdict says how."""
         return attestations.attest(self._ctx, ip, message, signer=signer)
+
+    def preflight(self, message: Preflight) -> Preflighted:
+        """What a node would be concluded of, if it registered. Nothing is."""
+        return preflights.preflight(self._ctx, message)
 
     def report_liveliness(self, ip: str, message: messages.ReportLiveliness, *, signer: str) -> messages.Alive:
         """The answer to a liveliness challenge: alive from now on for a while. The next challenge comes with it."""
@@ -211,6 +254,43 @@ class WorkerManager:
         with self._store.reading() as view:
             spans = view.spans(epochs.begin(epoch), epochs.end(epoch))
             return rules_of_work.payouts(epoch, epochs, spans, view.counted(epoch), now)
+
+    def result(self, ip: str) -> SignedResult:
+        """The last result on a worker, signed: an affirming one for as long as the worker is attested by it."""
+        address = addresses.canonical(ip)
+        with self._store.reading() as view:
+            worker = permissions.known(view.worker_at(address), ip)
+            judged = view.judged(worker.id)
+        if judged is None or not judged.result or not registry.stands(worker, judged.evidence_sha256, self._clock()):
+            raise Refused(reasons.RESULT_ABSENT, "ip_address", got=ip)
+        return SignedResult(token=judged.result, ear=results.claims_of(judged.result))
+
+    def key_set(self) -> KeySet:
+        """What our results are checked by."""
+        issuer = self._ctx.issuer
+        return KeySet(keys=() if issuer is None else tuple(issuer.key_set()["keys"]))
+
+    # --- policies -----------------------------------------------------------------------------------------------------
+    def policies(self, subscriber_public_key: str, signature: str, challenge: str | None) -> PoliciesInForce:
+        """The policies in force, and their history. For whom GetWorkers is."""
+        self._check_credential(subscriber_public_key, signature, challenge)
+        return policy_changes.in_force(self._ctx)
+
+    def preview_policy(
+        self,
+        message: PreviewPolicy,
+        subscriber_public_key: str,
+        signature: str,
+        challenge: str | None,
+    ) -> PolicyPreview:
+        """What a policy would make of the workers' last evidence. For the admin, in the challenged form."""
+        if challenge is None:  # the other form can be replayed for ever
+            raise Refused(reasons.SIGNATURE_MISSING, "challenge", want="the answer to a get_workers challenge")
+        self._check_credential(subscriber_public_key, signature, challenge)
+        with self._store.reading() as view:
+            signer = wallets.address_of(bytes.fromhex(subscriber_public_key))
+            permissions.check_admin(signer, self._ctx.admin(view))
+        return policy_changes.preview(self._ctx, message)
 
     # --- ticks --------------------------------------------------------------------------------------------------------
     def sweep(self) -> None:

@@ -18,6 +18,7 @@ ENDPOINTS_MAX = 64
 MODELS_MAX = 64
 TOKENS_MAX = 1 << 53  # what every JSON reader can hold exactly
 REPORT_CHARS_MAX = 2 << 20
+POLICY_CHARS_MAX = 64 << 10
 BODY_BYTES_MAX = 2 << 20  # of any request: evidence of a whole node is at most half of it
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -94,24 +95,19 @@ class SetService(_Command):
     reason: Text
 
 
-class Uncordon(SetService):
-    pass
+class Uncordon(SetService): ...
 
 
-class Drain(SetService):
-    pass
+class Drain(SetService): ...
 
 
-class Cordon(SetService):
-    pass
+class Cordon(SetService): ...
 
 
-class Quarantine(SetService):
-    pass
+class Quarantine(SetService): ...
 
 
-class Evict(SetService):
-    pass
+class Evict(SetService): ...
 
 
 class AddSubscriber(_Command):
@@ -125,6 +121,15 @@ class RemoveSubscriber(_Command):
     """Admin."""
 
     public_key: KeyHex
+
+
+class SetPolicy(_Command):
+    """Admin. The policy of the fleet, or what of it a wallet's workers or one worker narrow; empty withdraws it."""
+
+    scope: Literal["fleet", "wallet", "worker"]
+    payment_wallet: WalletAddress | None = None  # of scope wallet
+    ip_address: Address | None = None  # of scope worker
+    policy: Annotated[str, StringConstraints(max_length=POLICY_CHARS_MAX)]  # TOML
 
 
 # The name of each command on the wire, as `{"set_worker_type": {…}}`. One member each.
@@ -142,8 +147,10 @@ COMMANDS: dict[str, type[_Command]] = {
     "evict": Evict,
     "add_subscriber": AddSubscriber,
     "remove_subscriber": RemoveSubscriber,
+    "set_policy": SetPolicy,
 }
 Command = _Command
+Answer = _Answer
 
 
 class PublicKey(_Command):
@@ -175,14 +182,15 @@ class Purpose(StrEnum):
     ATTEST = "attest"
     LIVELINESS = "liveliness"
     GET_WORKERS = "get_workers"
+    PREFLIGHT = "preflight"
 
 
 class ChallengeRequest(_Command):
-    """`attest` and `liveliness` must be signed by the worker's key; the other two are open to anyone."""
+    """`attest` and `liveliness` must be signed by the worker's key; the others are open to anyone."""
 
     purpose: Purpose = Field(strict=False)
     ip_address: Address | None = None  # whose: all but get_workers
-    payment_wallet: WalletAddress | None = None  # register: the wallet that will own the worker
+    payment_wallet: WalletAddress | None = None  # register: the wallet that will own the worker; preflight: that would
     subscriber_public_key: KeyHex | None = None  # get_workers: who will ask
 
 

@@ -179,6 +179,27 @@ EVIDENCE_REFUSED = _problem(
     "See the reason codes of the verdict, each with its remedy.",
 )
 
+RESULT_ABSENT = _problem(
+    "result-absent",
+    404,
+    "There is no signed result on this worker now",
+    "Its node has not attested, or what it attested has ended: GET /v1/workers/{ip} says why.",
+)
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+POLICY_INVALID = _problem(
+    "policy-invalid",
+    422,
+    "The text is no policy",
+    "Correct the key that is named: `attest policy check FILE` checks a file, `attest policy show` lists every key.",
+)
+POLICY_WIDENS = _problem(
+    "policy-widens",
+    422,
+    "A policy of a wallet or worker may only narrow the fleet's",
+    "Make the rule that is named as strict as the fleet's or stricter, or withdraw the narrower policy first.",
+)
+
 # --- challenges -------------------------------------------------------------------------------------------------------
 _NEW_CHALLENGE = "Ask for a new challenge, and answer it once and soon."
 CHALLENGE_UNKNOWN = _problem(

@@ -169,6 +169,14 @@ def postpone(worker: Worker, asked: Asked, now: datetime, codes: tuple[str, ...]
     )
 
 
+def stands(worker: Worker, evidence_sha256: str, now: datetime) -> bool:
+    """Whether the worker's verdict is about this evidence, and holds: one that affirms, as long as it is attested."""
+    verdict = worker.verdict
+    if verdict is None or verdict.evidence_sha256 != evidence_sha256:
+        return False
+    return verdict.tier != Tier.AFFIRMING or (worker.is_attested(now) and not worker.against)
+
+
 def codes_of(verdict: Verdict) -> tuple[str, ...]:
     """The reason codes of the rules that failed, each once."""
     return tuple(dict.fromkeys(finding.code for finding in verdict.reasons))
@@ -213,6 +221,11 @@ def _anew(worker: Worker, now: datetime) -> Worker:
         verdict=None,
         evidence_sha256="",
     )
+
+
+def under_another_policy(worker: Worker, now: datetime) -> Worker:
+    """It is asked to attest again. What it has holds until it ends; a verdict by the policy before comes too late."""
+    return replace(worker, generation=worker.generation + 1, due_at=now)
 
 
 # --- liveliness and service -------------------------------------------------------------------------------------------

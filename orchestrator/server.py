@@ -14,25 +14,25 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
-from attest.anchors import VENDORS, Anchors, load_emulated
-from attest.folder import FolderError
+from attest.anchors import Anchors
 from attest.policy import POLICY_BYTES_MAX, SHIPPED, Policy, PolicyError, parse, shipped
 from attest.verify import installed
 from orchestrator import logs
-from orchestrator.addresses import parse_ranges
 from orchestrator.api.wire import BoundedHttp
 from orchestrator.app import create_app
-from orchestrator.broker import FolderBroker
+from orchestrator.broker import Broker
 from orchestrator.manager import Rules, WorkerManager
+from orchestrator.parts import anchors_of, broker_of, ranges_of, store_of
 from orchestrator.reasons import Refused
+from orchestrator.results import Issuer
 from orchestrator.scheduler import RoutingTable
 from orchestrator.settings import Settings, SettingsError
-from orchestrator.store import Store, StoreError
 from orchestrator.ticks import Ticks
 from orchestrator.verdicts import VerifyingJudge
 from orchestrator.work import Epochs
@@ -42,21 +42,29 @@ BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
-    """Run until told to stop. `announce` gets the URL once requests are taken. SettingsError says why it cannot run."""
+def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
+    """Run until told to stop. `announce` gets URL and policy once it takes requests. SettingsError says why not."""
     draining = threading.Event()
-    with closing(_open_store(settings)) as store, closing(_listen(settings.host, settings.port)) as listener:
+    with closing(store_of(settings)) as store, closing(_listen(settings.host, settings.port)) as listener:
         table = RoutingTable()
-        broker = _broker(settings)
-        manager = WorkerManager(store, table, _judge(settings, broker), rules=_rules(settings), clock=_utc_now)
-        manager.load()
+        anchors = anchors_of(settings)
+        broker = broker_of(settings, store, anchors, _utc_now)
+        manager = WorkerManager(
+            store,
+            table,
+            _judge(settings, anchors, broker),
+            rules=_rules(settings),
+            clock=_utc_now,
+            issuer=Issuer.of(settings.result_key_path, version("workermanager")),
+        )
+        _load(manager)
         url = _url_of(listener)
         logs.configure(settings.log_format)
 
         @asynccontextmanager
         async def lifespan(_: object) -> AsyncIterator[None]:
             async with Ticks.of(manager, broker).running():
-                announce(url)
+                announce(url, manager.about().policy)
                 yield
 
         app = create_app(manager, table, clock=_utc_now, draining=draining, lifespan=lifespan)
@@ -110,13 +118,6 @@ class _Server(uvicorn.Server):
 
 
 # --- parts, as the settings say ---------------------------------------------------------------------------------------
-def _open_store(settings: Settings) -> Store:
-    try:
-        return Store(settings.database_path)
-    except StoreError as e:
-        raise SettingsError(str(e)) from e
-
-
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -131,16 +132,15 @@ def _url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _judge(settings: Settings, broker: FolderBroker) -> VerifyingJudge:
-    anchors = VENDORS.trusting(_emulated(settings.trust_root)) if settings.trust_root else VENDORS
+def _judge(settings: Settings, anchors: Anchors, broker: Broker) -> VerifyingJudge:
     return VerifyingJudge(installed(anchors), _policy(settings.policy), broker, settings.trust_root is not None)
 
 
-def _emulated(path: Path) -> Anchors:
+def _load(manager: WorkerManager) -> None:
     try:
-        return load_emulated(path.read_bytes())
-    except (OSError, ValueError) as e:
-        raise SettingsError(f"--trust-root {path}: {e}") from e
+        manager.load()
+    except Refused as e:
+        raise SettingsError(f"the policies in the registry do not fit --policy: {e}. {e.problem.fix}") from e
 
 
 def _policy(name: str) -> Policy:
@@ -154,23 +154,12 @@ def _policy(name: str) -> Policy:
         raise SettingsError(f"--policy {name}: {e}") from e
 
 
-def _broker(settings: Settings) -> FolderBroker:
-    try:
-        return FolderBroker(settings.collateral)
-    except FolderError as e:
-        raise SettingsError(f"--collateral: {e}") from e
-
-
 def _rules(settings: Settings) -> Rules:
-    try:
-        allowed = parse_ranges(settings.allow_ranges)
-    except Refused as e:
-        raise SettingsError(f"--allow-range {e.got}: want {e.want}") from e
     return Rules(
         liveliness=timedelta(seconds=settings.liveliness_seconds),
         challenge_life=timedelta(seconds=settings.challenge_seconds),
         epochs=Epochs(settings.epoch_zero, timedelta(seconds=settings.epoch_seconds)),
-        allowed_ranges=allowed,
+        allowed_ranges=ranges_of(settings.allow_ranges, "--allow-range"),
         domain=settings.domain,
         admin_address=settings.admin_address,
     )

@@ -16,6 +16,7 @@ from typing import Literal
 DEFAULT_PORT = 8470
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_PORT}"
 ADMIN_KEY_FILE = "admin.key"
+RESULT_KEY_FILE = "result.key"
 DATABASE_FILE = "registry.sqlite"
 LogFormat = Literal["auto", "json", "text"]
 
@@ -40,12 +41,27 @@ class Settings:
         default="", metadata={"help": f"Wallet address of the admin. Default: that of {ADMIN_KEY_FILE}."}
     )
     policy: str = field(
-        default="production", metadata={"help": "Appraisal policy: strict, production, lab, or a TOML file."}
+        default="production",
+        metadata={"help": "Appraisal policy until one is activated: strict, production, lab, or a TOML file."},
     )
     trust_root: Path | None = field(
         default=None, metadata={"help": "Roots of emulated nodes to trust (a file of `nodeprobe emulate`)."}
     )
-    collateral: Path | None = field(default=None, metadata={"help": "Folder of reference manifests (RIMs)."})
+    collateral: Path | None = field(
+        default=None, metadata={"help": "Folder of collateral: RIMs, or what `collateral export` wrote. Asked first."}
+    )
+    fetch: bool = field(
+        default=True, metadata={"help": "Fetch collateral from the vendors, or their mirrors below; or never fetch."}
+    )
+    rim_url: str = field(default="", metadata={"help": "Mirror of NVIDIA's RIM service."})
+    ocsp_url: str = field(default="", metadata={"help": "Mirror of NVIDIA's OCSP responder."})
+    nras_url: str = field(default="", metadata={"help": "Mirror of the keys of NVIDIA's remote attestation service."})
+    intel_pcs_url: str = field(default="", metadata={"help": "Mirror of Intel's provisioning certification service."})
+    intel_certificates_url: str = field(default="", metadata={"help": "Mirror of Intel's root revocation list."})
+    amd_kds_url: str = field(default="", metadata={"help": "Mirror of AMD's key distribution service."})
+    mirror_ranges: tuple[str, ...] = field(
+        default=(), metadata={"help": "Address range (CIDR) that a mirror's name may lead to though it is not public."}
+    )
     allow_ranges: tuple[str, ...] = field(
         default=(), metadata={"help": "Address range (CIDR) that workers may have though it is not public. Repeatable."}
     )
@@ -75,6 +91,11 @@ class Settings:
     @property
     def admin_key_path(self) -> Path:
         return self.state_dir / ADMIN_KEY_FILE
+
+    @property
+    def result_key_path(self) -> Path:
+        """The key that signs results; made at first start."""
+        return self.state_dir / RESULT_KEY_FILE
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:

@@ -1,5 +1,6 @@
 """
-The store: everything that must outlive the process, and the only module that knows SQL (with `migrations` beside it).
+The store: everything that must outlive the process, and the only module that knows SQL (with `store_collateral`,
+`store_policies` and `migrations` beside it).
 
     with store.transaction() as tx: ...      one writer at a time; all of it is committed and durable, or none of it
     with store.reading() as view: ...        a consistent look at the last commit
@@ -38,6 +39,8 @@ from orchestrator.migrations.schema import (
     WorkRow,
 )
 from orchestrator.registry import Worker
+from orchestrator.store_collateral import CollateralTx, CollateralView
+from orchestrator.store_policies import PolicyTx, PolicyView
 from orchestrator.work import ALIVE, ATTESTED, REGISTERED, Counted, Span
 
 __all__ = ["Event", "Store", "StoreError", "Subscriber", "Tx", "View"]
@@ -67,7 +70,7 @@ class Subscriber:
     added_at: datetime
 
 
-class View:
+class View(CollateralView, PolicyView):
     """What can be read. Rows become values here."""
 
     def __init__(self, session: Session) -> None:
@@ -157,7 +160,7 @@ class View:
         return [_event(row) for row in reversed(self._session.exec(found).all())]
 
 
-class Tx(View):
+class Tx(View, CollateralTx, PolicyTx):
     """A transaction: what can be read, and changed."""
 
     def set_meta(self, key: str, value: str) -> None:

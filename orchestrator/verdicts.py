@@ -7,55 +7,114 @@ that it answered a challenge of ours, whatever the policy says of that: these ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 from attest import reasons as why
-from attest.appraise import Binding, appraise
-from attest.binding import Statement
+from attest.appraise import appraise
+from attest.binding import Presented, Statement
+from attest.collateral import CollateralKind, Document, Fetch, Need
 from attest.containers import read
 from attest.errors import AttestError
 from attest.evidence import NVIDIA, Bundle, Nonce
 from attest.policy import Policy
-from attest.reasons import Reason
+from attest.profiles import judge
+from attest.reasons import Fault, Reason
 from attest.result import NODE, AttestationResult, Finding, Tier
 from attest.verify import Verifiers, verify
 from orchestrator import messages, reasons
 from orchestrator.broker import Broker
 from orchestrator.reasons import Problem, Refused
-from orchestrator.worker_type import gpu_count
+from orchestrator.worker_type import cpu_kind, gpu_count
 
 
 class Judge(Protocol):
     """Evidence in, verdict out. It takes time, so never within a transaction."""
 
     @property
-    def policy_name(self) -> str: ...
+    def policy(self) -> Policy: ...
+
+    def under(self, policy: Policy) -> Judge:
+        """The same by another policy."""
 
     @property
     def emulated_roots(self) -> bool:
         """Whether anything but vendors' roots is trusted."""
 
-    def __call__(self, bundle: Bundle, nonce: Nonce | None, now: datetime, binding: Binding) -> AttestationResult: ...
+    def __call__(
+        self, bundle: Bundle, nonce: Nonce | None, now: datetime, presented: Presented
+    ) -> AttestationResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A Fetch that notes which documents it handed out."""
+
+    fetch: Fetch
+    handed_out: set[Need] = field(default_factory=set)
+
+    def __call__(self, need: Need) -> Document | None:
+        document = self.fetch(need)
+        if document is not None:
+            self.handed_out.add(need)
+        return document
+
+
+# Which documents a failed rule casts doubt on, by how its code begins. RIMs are issued anew under the same id.
+_DOUBTED: Mapping[str, tuple[CollateralKind, ...]] = {
+    why.MEASUREMENTS_MISMATCH.code: (CollateralKind.NVIDIA_RIM,),
+    "rim": (CollateralKind.NVIDIA_RIM,),
+    "ocsp": (CollateralKind.NVIDIA_OCSP,),
+    "nras": (CollateralKind.NVIDIA_NRAS_JWKS,),
+    "tdx": tuple(kind for kind in CollateralKind if kind.startswith("intel-")),
+    "snp": tuple(kind for kind in CollateralKind if kind.startswith("amd-")),
+}
+
+
+def _doubted(result: AttestationResult, handed_out: Iterable[Need]) -> set[Need]:
+    """Documents that may be why a result is what it is: fetched anew, they may change it."""
+    suspects = {
+        kind
+        for finding in result.failed
+        if finding.reason.fault is Fault.COLLATERAL or finding.reason is why.MEASUREMENTS_MISMATCH
+        if not finding.reason.code.endswith("-unavailable")  # there is nothing wrong with what we do have
+        for beginning, kinds in _DOUBTED.items()
+        if finding.reason.code.startswith(beginning)
+        for kind in kinds
+    }
+    return {need for need in handed_out if need.kind in suspects}
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyingJudge:
-    """Verifies with the installed verifiers, and appraises by one policy."""
+    """
+    Verifies with the installed verifiers, and appraises by one policy. If the outcome casts doubt on a document, that
+    is fetched once more, and if it is another one now, everything is judged again, once.
+    """
 
     verifiers: Verifiers
     policy: Policy
     broker: Broker
     emulated_roots: bool = False
 
-    @property
-    def policy_name(self) -> str:
-        return self.policy.name
+    def under(self, policy: Policy) -> VerifyingJudge:
+        return replace(self, policy=policy)
 
-    def __call__(self, bundle: Bundle, nonce: Nonce | None, now: datetime, binding: Binding) -> AttestationResult:
-        verification = verify(bundle, self.verifiers, self.broker.at(now), nonce=nonce, now=now)
+    def __call__(self, bundle: Bundle, nonce: Nonce | None, now: datetime, presented: Presented) -> AttestationResult:
+        fetch = _Noted(self.broker.at(now))
+        result = self._judged(bundle, fetch, nonce, now, presented)
+        doubted = _doubted(result, fetch.handed_out)
+        if doubted and self.broker.renew(doubted):
+            return self._judged(bundle, self.broker.at(now), nonce, now, presented)
+        return result
+
+    def _judged(
+        self, bundle: Bundle, fetch: Fetch, nonce: Nonce | None, now: datetime, presented: Presented
+    ) -> AttestationResult:
+        verification = verify(bundle, self.verifiers, fetch, nonce=nonce, now=now)
+        binding = judge(verification.claims, bundle, presented)
         return appraise(verification, self.policy, bundle=bundle, nonce=nonce, now=now, binding=binding)
 
 
@@ -79,15 +138,20 @@ def read_evidence(text: str, field: str) -> Bundle:
 # --- the registry's own rules -----------------------------------------------------------------------------------------
 def counted(result: AttestationResult, worker_type: str, bundle: Bundle) -> AttestationResult:
     """
-    With the rule that a worker proves as many GPUs as its type says. Nothing is said of what was not decided, nor where
-    a device of the bundle was refused: then its own reason is told, and a count of the others would only distract.
+    With the rules that a worker proves as many GPUs as its type says, and the CPU TEE that it names: none is left out.
+    Nothing is said of what was not decided, nor where a device of the bundle was refused: then its own reason is told,
+    and a count of the others would only distract.
     """
-    wanted, found = gpu_count(worker_type), sum(claim.kind == NVIDIA for claim in result.claims)
+    wanted, cpu = gpu_count(worker_type), cpu_kind(worker_type)
     if wanted is None or result.tier is Tier.NONE or len(result.claims) < len(bundle):
         return result
-    return _with(
-        result, "has as many GPUs as its type says", why.DEVICE_COUNT, found == wanted, str(found), str(wanted)
-    )
+    found = sum(claim.kind == NVIDIA and claim.values.get("switch") is not True for claim in result.claims)
+    rule = "has as many GPUs as its type says"
+    result = _with(result, rule, why.DEVICE_COUNT, found == wanted, str(found), str(wanted))
+    if cpu is None:
+        return result
+    has, rule = any(claim.kind == cpu for claim in result.claims), "has the CPU TEE that its type names"
+    return _with(result, rule, why.KIND_ABSENT, has, result.cpu, cpu)
 
 
 def unasked(result: AttestationResult) -> AttestationResult:

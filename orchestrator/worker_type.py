@@ -12,11 +12,24 @@ from __future__ import annotations
 
 import re
 
-_PROBED = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*-[1-9][0-9]{0,3}gb-x(?P<count>[1-9][0-9]{0,2})-[a-z]+-[a-z]+")
+from attest.evidence import AMD_SNP, INTEL_TDX
+
+_PROBED = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*-[1-9][0-9]{0,3}gb-x(?P<count>[1-9][0-9]{0,2})-[a-z]+-(?P<cpu>[a-z]+)")
 TYPE_CHARS_MAX = 200
+_CPUS = {"tdx": INTEL_TDX, "snp": AMD_SNP}
 
 
 def gpu_count(worker_type: str) -> int | None:
     """How many GPUs a worker of this type must prove. None for a free string, which does not say."""
-    probed = _PROBED.fullmatch(worker_type) if len(worker_type) <= TYPE_CHARS_MAX else None
+    probed = _probed(worker_type)
     return int(probed["count"]) if probed else None
+
+
+def cpu_kind(worker_type: str) -> str | None:
+    """Of which kind the CPU TEE is that a worker of this type must prove; None where its type names none."""
+    probed = _probed(worker_type)
+    return _CPUS.get(probed["cpu"]) if probed else None
+
+
+def _probed(worker_type: str) -> re.Match[str] | None:
+    return _PROBED.fullmatch(worker_type) if len(worker_type) <= TYPE_CHARS_MAX else None

@@ -36,11 +36,23 @@ from orchestrator.messages import (
     Worker,
     Workers,
 )
+from orchestrator.messages_appraisal import (
+    KeySet,
+    PoliciesInForce,
+    PolicyPreview,
+    Preflight,
+    Preflighted,
+    PreviewPolicy,
+    SignedResult,
+)
 from orchestrator.reasons import Refused
+from orchestrator.results import MEDIA_TYPE
 from orchestrator.scheduler import LIMIT_MAX
 
 router = APIRouter(prefix="/v1")
+well_known = APIRouter(prefix="/.well-known")
 health = APIRouter()
+_PER_ACCEPT = {"vary": "accept", "cache-control": "no-store"}
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -120,7 +132,15 @@ def takes(model: type[BaseModel], proof: dict[str, Any]) -> dict[str, Any]:
     return {**proof, "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-BODIES: tuple[type[BaseModel], ...] = (Attest, ChallengeRequest, ReportLiveliness, ReportWork, Signed)
+BODIES: tuple[type[BaseModel], ...] = (
+    Attest,
+    ChallengeRequest,
+    Preflight,
+    PreviewPolicy,
+    ReportLiveliness,
+    ReportWork,
+    Signed,
+)
 
 
 # --- queries ----------------------------------------------------------------------------------------------------------
@@ -161,6 +181,26 @@ def worker(manager: TheManager, ip: Ip) -> Worker:
     return manager.worker(ip)
 
 
+@router.get(
+    "/workers/{ip}/result",
+    openapi_extra=OPEN,
+    response_model=SignedResult,
+    responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)
+def result(request: Request, manager: TheManager, ip: Ip) -> Response:
+    """The last result on a worker, signed (EAR): a compact JWS for who accepts application/jwt, else JSON."""
+    signed = manager.result(ip)
+    if MEDIA_TYPE in request.headers.get("accept", ""):
+        return Response(signed.token, media_type=MEDIA_TYPE, headers=_PER_ACCEPT)
+    return JSONResponse(signed.model_dump(mode="json"), headers=_PER_ACCEPT)
+
+
+@router.get("/policies", openapi_extra=SUBSCRIBER_SIGNED)
+def policies(manager: TheManager, proof: TheCredential) -> PoliciesInForce:
+    """The policy of the fleet, those that narrow it, and the history. For subscribers and the admin."""
+    return manager.policies(proof.subscriber_public_key, proof.signature, proof.challenge)
+
+
 @router.get("/work/payouts", openapi_extra=SUBSCRIBER_SIGNED)
 def payouts(
     manager: TheManager,
@@ -169,6 +209,12 @@ def payouts(
 ) -> Payouts:
     """Each wallet's share of an epoch's work, with uptime and explicit zeros. For subscribers and the admin."""
     return manager.payouts(epoch, proof.subscriber_public_key, proof.signature, proof.challenge)
+
+
+@well_known.get("/jwks.json", openapi_extra=OPEN)
+def key_set(manager: TheManager) -> KeySet:
+    """The keys that check our signed results, as JWKS."""
+    return manager.key_set()
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -197,6 +243,20 @@ def execute(manager: TheManager, body: Annotated[Signed, Depends(message(Signed)
     name, changed = manager.execute(body)
     shown = changed.model_dump(mode="json") if isinstance(changed, BaseModel) else changed
     return JSONResponse({name: shown}, status_code=201 if name == "register_worker" else 200)
+
+
+@router.post("/preflight", openapi_extra=takes(Preflight, OPEN))
+def preflight(manager: TheManager, body: Annotated[Preflight, Depends(message(Preflight))]) -> Preflighted:
+    """Would this node be admitted? The evidence is judged; nothing is registered or kept but the spent challenge."""
+    return manager.preflight(body)
+
+
+@router.post("/policy/preview", openapi_extra=takes(PreviewPolicy, SUBSCRIBER_SIGNED))
+def preview_policy(
+    manager: TheManager, proof: TheCredential, body: Annotated[PreviewPolicy, Depends(message(PreviewPolicy))]
+) -> PolicyPreview:
+    """What a policy would make of the workers' last evidence. Nothing changes. For the admin, challenged."""
+    return manager.preview_policy(body, proof.subscriber_public_key, proof.signature, proof.challenge)
 
 
 @router.post("/workers/{ip}/attest", openapi_extra=takes(Attest, WORKER_SIGNED))

@@ -53,8 +53,8 @@ def serve(out: Output, settings: Settings) -> None:
 
     from orchestrator.server import serve as run
 
-    def announce(url: str) -> None:
-        known = {"url": url, "admin_address": settings.admin_address, "policy": settings.policy}
+    def announce(url: str, policy: str) -> None:
+        known = {"url": url, "admin_address": settings.admin_address, "policy": policy}
         if out.as_json or out.quiet:  # one line each, for whoever waits for it
             click.echo(url if out.quiet else json_line(known))
             return
@@ -62,7 +62,7 @@ def serve(out: Output, settings: Settings) -> None:
             [
                 ("serving", url),
                 ("admin", settings.admin_address),
-                ("policy", settings.policy),
+                ("policy", policy),
                 ("registry", str(settings.database_path)),
             ]
         )

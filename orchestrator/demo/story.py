@@ -76,7 +76,7 @@ def start_orchestrator(stage: Stage) -> tuple[Program, dict[str, Any], dict[str,
         "orchestrator",
         [
             *("orchestrator", "serve", "--json", "--state", str(stage.folder / "state"), "--port", "0"),
-            *("--policy", "lab", "--trust-root", root["anchors"], "--collateral", root["collateral"]),
+            *("--policy", "lab", "--trust-root", root["anchors"], "--collateral", root["collateral"], "--no-fetch"),
             *("--allow-range", "127.0.0.0/8", "--liveliness-seconds", str(LIVELINESS_SECONDS)),
         ],
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Index, Integer, MetaData, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Dialect, Index, Integer, LargeBinary, MetaData, Text, UniqueConstraint
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -192,3 +192,49 @@ class EventRow(_Table, table=True):
     actor: str
     reasons_json: str = Field(default="[]", sa_type=Text)
     details_json: str = Field(default="{}", sa_type=Text)
+
+
+class CollateralRow(_Table, table=True):
+    """A document of a vendor's, or that it could not be had, as `cached.Cached`."""
+
+    __tablename__ = "collateral"
+    kind: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    data: bytes | None = Field(default=None, sa_type=LargeBinary)
+    sha256: str = ""
+    fetched_at: datetime | None = Field(default=None, sa_type=Moment)
+    renew_at: datetime | None = Field(default=None, sa_type=Moment, index=True)
+    expires_at: datetime | None = Field(default=None, sa_type=Moment)
+    used_at: datetime = Field(sa_type=Moment, index=True)
+    etag: str = ""
+    retry_at: datetime | None = Field(default=None, sa_type=Moment)
+    failures: int = 0
+    error: str = Field(default="", sa_type=Text)
+
+
+class PolicyRow(_Table, table=True):
+    """A policy from some moment on; the last of its scope and subject counts. Empty `text`: none from then on."""
+
+    __tablename__ = "policies"
+    __table_args__ = (Index(None, "scope", "subject", "number"),)
+    number: int | None = Field(default=None, primary_key=True, sa_type=_Number)
+    scope: str
+    subject: str
+    name: str
+    sha256: str
+    text: str = Field(sa_type=Text)
+    at: datetime = Field(sa_type=Moment)
+    actor: str
+
+
+class JudgedRow(_Table, table=True):
+    """The evidence that a worker's verdict is about, as it came, and the signed result."""
+
+    __tablename__ = "judged"
+    worker_id: str = Field(primary_key=True, foreign_key="workers.id", ondelete="CASCADE")
+    evidence: str = Field(sa_type=Text)
+    evidence_sha256: str
+    challenge: str | None = None
+    tls_spki_sha256: str | None = None
+    at: datetime = Field(sa_type=Moment)
+    result: str = Field(sa_type=Text)

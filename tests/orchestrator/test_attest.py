@@ -124,9 +124,9 @@ def test_evidence_that_is_none_ends_trust_and_names_the_reason(world: World) -> 
 @pytest.mark.parametrize(
     ("worker_type", "devices", "tier"),
     [
-        ("h100-80gb-x2-ppcie-tdx", ("a", "b"), "affirming"),
-        ("h100-80gb-x2-ppcie-tdx", ("a",), "contraindicated"),
-        ("h100-80gb-x2-ppcie-tdx", ("a", "b", "c"), "contraindicated"),
+        ("h100-80gb-x2-ppcie-none", ("a", "b"), "affirming"),
+        ("h100-80gb-x2-ppcie-none", ("a",), "contraindicated"),
+        ("h100-80gb-x2-ppcie-none", ("a", "b", "c"), "contraindicated"),
         (MODEL, ("a", "b", "c"), "affirming"),
     ],
 )

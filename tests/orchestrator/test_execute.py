@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from attest import reasons as why_not
-from attest.appraise import UNBOUND
-from attest.binding import Statement, gpu_nonce
+from attest.binding import UNBOUND, Statement, gpu_nonce
 from orchestrator import reasons
 from orchestrator.addresses import parse_ranges
 from orchestrator.context import Rules
@@ -51,6 +50,7 @@ def content_of(world: World, command: str) -> dict[str, Any]:
         "remove_worker": {"ip_address": IP},
         "add_subscriber": {"public_key": SUBSCRIBER, "name": "a router"},
         "remove_subscriber": {"public_key": SUBSCRIBER},
+        "set_policy": {"scope": "worker", "ip_address": IP, "policy": 'name = "mine"\nlifetime_seconds = 60'},
     }.get(command, service)
 
 
@@ -64,6 +64,7 @@ ADMINS = {
     "evict",
     "add_subscriber",
     "remove_subscriber",
+    "set_policy",
 }
 OWNERS = {"set_worker_wallet", "set_worker_address", "set_worker_type", "remove_worker"}
 

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from attest import reasons as why
-from attest.appraise import UNBOUND, Binding
+from attest.binding import PROFILE, UNBOUND, Binding, Presented, Strength
 from attest.claims import Claims
+from attest.ear import VerifierId
 from attest.evidence import NVIDIA, Bundle, Evidence, Nonce, digest, dumps
+from attest.policy import Policy, shipped
 from attest.reasons import Fault, Reason
 from attest.result import NODE, AttestationResult, Finding, Tier
+from attest.result_key import ResultKey
 from orchestrator.context import Rules
 from orchestrator.manager import WorkerManager
 from orchestrator.messages import (
@@ -39,6 +42,7 @@ from orchestrator.messages import (
     WorkCounted,
     Worker,
 )
+from orchestrator.results import Issuer
 from orchestrator.scheduler import RoutingTable
 from orchestrator.store import ADMIN, Store
 from orchestrator.verdicts import told
@@ -52,6 +56,7 @@ LIFETIME = timedelta(minutes=10)
 IP, OTHER_IP = "9.9.9.1", "9.9.9.2"
 MODEL = "llama3.1:70b"
 TLS = "ab" * 32
+RESULT_KEY = ResultKey.generate()
 EVIDENCE = dumps((Evidence(NVIDIA, b"a report", b"a chain"),)).decode()
 
 
@@ -117,11 +122,12 @@ class ForgedJudge:
     failed: tuple[Reason, ...] = ()
     lifetime: timedelta = LIFETIME
     meanwhile: Callable[[], object] | None = None
-    policy_name: str = "lab"
+    policy: Policy = field(default_factory=lambda: shipped("lab"))
     emulated_roots: bool = True
     nonces: list[Nonce | None] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
 
-    def __call__(self, bundle: Bundle, nonce: Nonce | None, now: datetime, binding: Binding) -> AttestationResult:
+    def __call__(self, bundle: Bundle, nonce: Nonce | None, now: datetime, presented: Presented) -> AttestationResult:
         self.nonces.append(nonce)
         concluded = result(
             now,
@@ -130,12 +136,17 @@ class ForgedJudge:
             lifetime=self.lifetime,
             bundle=bundle,
             nonce=nonce,
-            binding=binding,
+            binding=Binding(PROFILE, Strength.NONCE) if presented.statement else UNBOUND,
         )
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
         return concluded
+
+    def under(self, policy: Policy) -> ForgedJudge:
+        """The same judge, whatever the policy; it notes by which it was asked."""
+        self.policies.append(policy)
+        return self
 
     def dislikes(self, *failed: Reason) -> None:
         self.failed = failed or (why.MEASUREMENTS_MISMATCH,)
@@ -173,7 +184,15 @@ class World:
 
     def another_manager(self, table: RoutingTable) -> WorkerManager:
         """A manager beside ours over the same store, or after it: a replica, or a restart."""
-        return WorkerManager(self.store, table, self.judge, rules=self.rules, clock=self.clock, jitter=lambda: 0.5)
+        return WorkerManager(
+            self.store,
+            table,
+            self.judge,
+            rules=self.rules,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+            issuer=Issuer(RESULT_KEY, VerifierId("workermanager", "test")),
+        )
 
     # --- commands ---
     def sign(self, wallet: Wallet, command: str, message_id: str | None = None, /, **content: Any) -> Signed:
