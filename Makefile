@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 REAL   := build/real-evidence
 
-.PHONY: demo test check format lint types bench clean install lock docs
+.PHONY: demo test check format lint types conformance fuzz coverage bench clean install lock docs
 
 install: $(READY)
 
@@ -40,6 +40,23 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: format lint types test
+
+# Every vector through the command that users have, and whether each reason code and each attack has one.
+conformance: $(READY) $(REAL)/.ready
+	@$(BIN)/python -m tests.conformance --json build/conformance.json
+
+# Coverage-guided; not in the lock, since it is there for few platforms. Where it cannot be had, nothing is fuzzed.
+FUZZ_SECONDS ?= 10
+fuzz: $(READY)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3.0.0' || echo "atheris cannot be installed here"
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# Branches of attest/ that its own tests do not take.
+coverage: $(READY) $(REAL)/.ready
+	@rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest -n auto -q tests/attest
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report
 
 # Pages that are made from code; tests say when they are out of date.
 docs: $(READY)

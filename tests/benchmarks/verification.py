@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
 from attest.anchors import VENDORS, Anchors, load_emulated
-from attest.appraise import Binding, appraise
-from attest.binding import PROFILE, Strength
+from attest.appraise import appraise
+from attest.binding import PROFILE, Binding, Strength
 from attest.collateral import Document, Need
 from attest.evidence import Bundle, Evidence, Nonce
 from attest.policy import Policy, shipped
