@@ -146,7 +146,7 @@ def _gpus(bundle: Bundle, claims: Sequence[Claims], policy: Policy) -> Iterator[
     be known as well, and in the same way, or nobody has compared whom they name.
     """
     switches = [claim for claim in claims if claim.values.get("switch") is True]
-    gpus, least = sum(each.kind in _GPUS for each in bundle) - len(switches), policy.nvidia.gpus_min
+    gpus, least = len([each for each in bundle if each.kind in _GPUS]) - len(switches), policy.nvidia.gpus_min
     yield _rule(f"has {least} GPUs or more", reasons.DEVICE_COUNT, gpus >= least, f"{gpus} GPUs", f"{least} or more")
     wired = {claim.kind for claim in claims if claim.values.get("mode") == "ppcie" and claim not in switches}
     if wired and len(claims) == len(bundle):

@@ -4,8 +4,10 @@ The manifest of a folder of collateral: which file answers which need, and when 
     {"format": "workermanager/collateral/v1", "written_at": TIME, "documents": [
         {"kind": KIND, "name": NAME, "file": FILE, "sha256": HEX, "fetched_at": TIME, "expires_at": TIME or null}, …]}
 
-It is not signed, and need not be: documents are, by those whose they are, and a verifier believes nothing else. What
-the manifest says serves to find them, and to say of a document that it should have been fetched anew (`expires_at`).
+It is not signed, and need not be: documents are, by those whose they are, and a verifier believes nothing else. One
+kind is not: the keys of NVIDIA's remote verifier (`nvidia-nras-jwks`) are as good as where they come from, so whoever
+writes a folder that holds them is trusted for NRAS tokens. What the manifest says serves to find documents, and to say
+of one that it should have been fetched anew (`expires_at`).
 """
 
 from __future__ import annotations

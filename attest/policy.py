@@ -72,11 +72,14 @@ class NvidiaRules(_Rules):
 
 
 class Policy(_Rules):
-    """What a node must be. `required` kinds must be present, so that a node cannot leave its GPUs out."""
+    """
+    What a node must be. `required` kinds must be present, so that a node cannot leave its GPUs out; only a policy that
+    says so openly requires none.
+    """
 
     name: Name
     kinds: Annotated[frozenset[str], Field(min_length=1)] = frozenset({NVIDIA})
-    required: Annotated[frozenset[str], Field(min_length=1)] = frozenset({NVIDIA})
+    required: frozenset[str] = frozenset({NVIDIA})
     origins: Annotated[frozenset[Origin], Field(min_length=1)] = frozenset({Origin.VENDOR})
     devices_min: Annotated[int, Field(strict=True, ge=1, le=DEVICES_MAX)] = 1
     devices_max: Annotated[int, Field(strict=True, ge=1, le=DEVICES_MAX)] = DEVICES_MAX

@@ -35,7 +35,7 @@ from attest import containers
 from attest.binding import CPUS, NOTHING_PRESENTED, PROFILE, Binding, Presented, Strength, gpu_nonce, report_data
 from attest.claims import Claims
 from attest.errors import AttestError
-from attest.evidence import NONCE_BYTES, NVIDIA, Bundle, Evidence, Nonce
+from attest.evidence import NONCE_BYTES, NVIDIA, NVIDIA_NRAS, Bundle, Evidence, Nonce
 
 REPORT_DATA_BYTES = 64
 SECTIONS_MAX = 2
@@ -95,6 +95,8 @@ def judge(claims: Sequence[Claims], bundle: Bundle, presented: Presented = NOTHI
         return Binding(best.profile, best.strength, best.covers_cpu, nonce)
     if len(proved) < cpus or (asked <= {STATEMENT} and not cpus):
         return Binding()  # refused already, by the verification
+    if len(claims) < len(bundle) and NVIDIA_NRAS in {evidence.kind for evidence in bundle}:
+        return Binding()  # nothing is known of a token that was refused, perhaps through no fault of the node
     lacking = [f"{each.profile}, without {_listed(asked - each.proves)}" for each in held if each.profile != "none"]
     wanted = f"evidence that commits to {_listed(asked)}"
     return Binding(mismatch=("; ".join(lacking) or "no profile that holds", wanted))

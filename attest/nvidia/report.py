@@ -102,11 +102,11 @@ def _measurements(record: bytes, blocks: int) -> tuple[bytes, ...]:
 
 def _opaque(data: bytes) -> Mapping[int, bytes]:
     found: dict[int, bytes] = {}
-    at, end = 0, len(data)
+    at, end, head = 0, len(data), _FIELD_HEAD.unpack_from
     while at < end:  # a hot loop: slices instead of a cursor
         if at + 4 > end:
             raise MalformedEvidence(REPORT_MALFORMED, f"{end - at} bytes at the end of the opaque data", "none")
-        field, size = _FIELD_HEAD.unpack_from(data, at)
+        field, size = head(data, at)
         at += 4 + size
         if at > end:
             raise MalformedEvidence(REPORT_MALFORMED, f"opaque field {field} of {size} bytes", "one that fits")

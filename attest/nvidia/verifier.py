@@ -51,6 +51,7 @@ class _Reference:
     documents: Mapping[str, str]  # what each was for -> SHA-256
     values: Mapping[str, Value]  # the claims that name them
     inquiries: tuple[Inquiry, ...]  # about revocation of their signers
+    needs: frozenset[Need]  # of those
     complete: bool
 
 
@@ -76,8 +77,8 @@ class NvidiaVerifier:
         """First the RIMs and what to ask about the device; once a RIM is there, what to ask about its signer."""
         reading = self._reading(evidence)
         needs = reading.needs
-        if any(each.need in have for each in reading.wanted):
-            needs |= {inquiry.need for inquiry in self._reference(reading.wanted, have).inquiries}
+        if have:
+            needs |= self._reference(reading.wanted, have).needs
         return needs - have.keys()
 
     def verify(self, evidence: Evidence, collateral: Collateral, *, nonce: Nonce | None, now: datetime) -> Claims:
@@ -91,6 +92,8 @@ class NvidiaVerifier:
         for path in reference.paths:
             rims.check_time(path, now=now)
         asked = (*chain.inquiries, *reference.inquiries)
+        revocation = judge(asked, collateral, now=now, known=self._answers)
+        answered = _answered(asked, collateral) if revocation["revocation_asked"] else {}
         return Claims(
             kind=self.kind,
             device=f"nvidia-{chain.device_class.lower()}-{chain.pdi}",
@@ -102,9 +105,9 @@ class NvidiaVerifier:
                 **reference.values,
                 "rim_expired_days": _days_expired(reference, now),
                 **_compare(parsed, chain.device_class, reference),
-                **judge(asked, collateral, now=now, known=self._answers),
+                **revocation,
             },
-            collateral={**reference.documents, **_answered(asked, collateral)},
+            collateral={**reference.documents, **answered},
         )
 
     def together(self, claims: Sequence[Claims]) -> Iterable[Breach]:
@@ -168,7 +171,8 @@ class NvidiaVerifier:
             values[f"rim_{each.role}_id"] = each.need.name
             values[f"rim_{each.role}"] = "verified" if each in found else "missing"
         complete = bool(found) and len(found) == len(wanted)
-        return _Reference(tuple(paths), goldens, documents, values, tuple(inquiries), complete)
+        needs = frozenset(inquiry.need for inquiry in inquiries)
+        return _Reference(tuple(paths), goldens, documents, values, tuple(inquiries), needs, complete)
 
 
 def _verify_signature(parsed: Report, chain: DeviceChain) -> None:
@@ -226,7 +230,7 @@ def _compare(parsed: Report, device_class: DeviceClass, reference: _Reference) -
     skipped = devices.skipped_index(parsed, device_class)
     compared, most = len(goldens) - (skipped in goldens), len(measured)
     differing = tuple(
-        sorted(i for i, values in goldens.items() if (i >= most or measured[i] not in values) and i != skipped)
+        sorted([i for i, values in goldens.items() if (i >= most or measured[i] not in values) and i != skipped])
     )
     outcome = "incomplete" if not reference.complete or not compared else "mismatch" if differing else "match"
     return {"measurements": outcome, "compared": compared, "mismatching_indices": differing}

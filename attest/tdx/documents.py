@@ -29,6 +29,7 @@ from attest.errors import UntrustedCollateral
 from attest.reasons.tdx import TDX_COLLATERAL_MALFORMED, TDX_COLLATERAL_OTHER
 from attest.tdx.needs import CAS, INTEL_PCK_CRL, INTEL_QE_IDENTITY, INTEL_ROOT_CRL, INTEL_TCB_INFO, Needs
 from attest.tdx.roots import Root
+from attest.x509 import UNREADABLE
 
 DOCUMENT_BYTES_MAX = 4 << 20  # revocation lists grow; the largest one seen has some hundred KiB
 BUNDLE_BYTES_MAX = 8 << 20
@@ -114,7 +115,7 @@ def split(bundle: bytes) -> dict[Need, Document]:
             needs.pck_crl: _wrapped(_base64(pck_crl), fields["pck_crl_issuer_chain"]),
             needs.root_crl: Document.of(root_crl),
         }
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as e:
+    except (*UNREADABLE, KeyError, AttributeError, IndexError, RecursionError) as e:
         found = f"{type(e).__name__} {e}"
         raise UntrustedCollateral(TDX_COLLATERAL_MALFORMED, found, "a QuoteCollateralV3 as JSON") from e
 

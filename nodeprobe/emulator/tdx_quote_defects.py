@@ -182,7 +182,7 @@ QUOTE_DEFECTS = (
     ),
     # --- signatures
     TdxDefect("tdx-other-signer", "another key signed the quote", "tdx-quote-signature", _with("signer", p256)),
-    TdxDefect("tdx-header-changed", "user data was changed", "tdx-quote-signature", _changed(30, b"x")),
+    TdxDefect("tdx-header-changed", "user data was changed", "tdx-quote-signature", _changed(30, b"x" * 8)),
     TdxDefect("tdx-body-changed", "MRTD was changed", "tdx-quote-signature", _changed(HEADER_BYTES + 140, b"xx")),
     # --- certificates
     TdxDefect("tdx-foreign-root", "the chain ends at somebody else's root", "tdx-root", _foreign),

@@ -82,7 +82,6 @@ def test_production_and_strict_want_vendors_a_challenge_and_revocation():
         (GOOD + 'origins = ["anyone"]', "origins"),
         (GOOD + "origins = []", "origins"),
         (GOOD + "kinds = []", "kinds"),
-        (GOOD + "required = []", "required"),
         (GOOD + 'kinds = "nvidia"', "kinds"),
         (GOOD + "devices_min = 0", "devices_min"),
         (GOOD + "devices_min = true", "devices_min"),

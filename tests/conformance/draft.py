@@ -19,7 +19,7 @@ from tests.conformance.codes import company_of
 from tests.conformance.vector import CASE
 
 ACCEPTED, REFUSED, UNSUPPORTED, MALFORMED = 0, 10, 20, 30
-_UNSUPPORTED = {"kind-unsupported", "device-class-unsupported"}
+_UNSUPPORTED = {"kind-unsupported"}
 
 
 @dataclass(frozen=True, slots=True)
