@@ -6,9 +6,10 @@ Values and their wire form; no crypto, no I/O. `attest.containers` reads the oth
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
+from binascii import b2a_base64
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NewType
@@ -47,22 +48,33 @@ Bundle = tuple[Evidence, ...]
 
 def dumps(bundle: Bundle) -> bytes:
     """Our own wire form: canonical JSON (RFC 8785), so that equal bundles are equal bytes."""
-    # Names in their order, and values that need no escape, are canonical as they stand: a library for it would take
-    # longer than all else about a verdict but the signature.
-    return b'{"evidence":[%b],"format":"%b"}' % (b",".join(map(_canonical, bundle)), FORMAT.encode())
+    return b"".join(_pieces(bundle))
 
 
-def _canonical(evidence: Evidence) -> bytes:
-    payload, certificates = base64.b64encode(evidence.payload), base64.b64encode(evidence.certificates)
-    log = b'"log":"%b",' % base64.b64encode(evidence.log) if evidence.log else b""
-    return b'{"certificates":"%b","kind":%b,%b"payload":"%b"}' % (certificates, _quoted(evidence.kind), log, payload)
+def digest(bundle: Bundle) -> str:
+    """SHA-256 of the wire form, lower hex: the name of this evidence in verdicts and logs."""
+    found = hashlib.sha256()
+    for piece in _pieces(bundle):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def _pieces(bundle: Bundle) -> Iterator[bytes]:
+    """
+    The wire form, piece by piece. Names in their order, and values that need no escape, are canonical as they stand: a
+    library for it would take longer than all else about a verdict but the signature.
+    """
+    before = b'{"evidence":['
+    for evidence in bundle:
+        yield b'%b{"certificates":"' % before
+        yield b2a_base64(evidence.certificates, newline=False)
+        log = b'"log":"%b",' % b2a_base64(evidence.log, newline=False) if evidence.log else b""
+        yield b'","kind":%b,%b"payload":"' % (_quoted(evidence.kind), log)
+        yield b2a_base64(evidence.payload, newline=False)
+        before = b'"},'
+    yield (b'"}' if bundle else before) + b'],"format":"%b"}' % FORMAT.encode()
 
 
 @lru_cache(maxsize=64)
 def _quoted(kind: str) -> bytes:
     return json.dumps(kind, ensure_ascii=False).encode()
-
-
-def digest(bundle: Bundle) -> str:
-    """SHA-256 of the wire form, lower hex: the name of this evidence in verdicts and logs."""
-    return hashlib.sha256(dumps(bundle)).hexdigest()

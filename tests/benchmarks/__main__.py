@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-MODULES = ("verification", "hand_out")
+MODULES = ("verification", "devices", "tdx", "hand_out")
 RESULTS = Path("build") / "bench.json"
 _WORDS = {True: "holds", False: "MISSED", None: "skipped"}
 

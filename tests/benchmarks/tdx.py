@@ -8,10 +8,9 @@ the median of the rounds' ratios. Every quote is another one, and so is every ma
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from attest.collateral import Document, Need
 from attest.evidence import Evidence
 from attest.tdx.verifier import TdxVerifier
 from nodeprobe.emulator.tdx import EmulatedTd, IntelPki
+from tests.benchmarks.measuring import Work, figure
 from tests.tdx_world import NONCE, NOW, REPORT_DATA, Emulated, appraised
 
 ROUNDS, A_ROUND = 21, 16
 TARGET, NEW_TARGET = 1.8, 2.5  # a new machine brings a certificate that nobody has read yet
 SIGNED = os.urandom(1000)  # as long as a GPU's report
 
-Work = Callable[[], object]
+CACHED = "collateral cached"
 
 
 def run() -> list[dict[str, Any]]:
@@ -41,8 +41,8 @@ def run() -> list[dict[str, Any]]:
         machines = [EmulatedTd.create(pki, f"machine-{number}", now=NOW) for number in range(ROUNDS * A_ROUND)]
         new = [each.evidence(REPORT_DATA) for each in machines]
         return [
-            _figure("TDX quote of a known machine", _ratios(world.verifier, documents, known), TARGET),
-            _figure("TDX quote of a new machine", _ratios(world.verifier, documents, new), NEW_TARGET),
+            figure("TDX quote of a known machine", _ratios(world.verifier, documents, known), TARGET, CACHED),
+            figure("TDX quote of a new machine", _ratios(world.verifier, documents, new), NEW_TARGET, CACHED),
         ]
 
 
@@ -71,16 +71,3 @@ def _timed(works: Sequence[Work]) -> float:
     for work in works:
         work()
     return time.perf_counter() - start
-
-
-def _figure(name: str, ratios: Sequence[float], target: float) -> dict[str, Any]:
-    ratio = statistics.median(ratios)
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return {
-        "name": f"{name}, collateral cached",
-        "ratio": round(ratio, 3),
-        "target": f"<= {target}",
-        "met": ratio <= target,
-        "unit": "x of one bare P-384 verification by cryptography",
-        "detail": f"median of {len(ratios)} rounds, half of them within {low:.2f} and {high:.2f}",
-    }

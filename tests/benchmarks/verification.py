@@ -9,9 +9,7 @@ such a verdict must check, by the same library, with keys and signatures decoded
 from __future__ import annotations
 
 import hashlib
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +31,7 @@ from attest.policy import Policy, shipped
 from attest.result import Tier
 from attest.verify import Verifiers, installed, verify
 from nodeprobe.emulator import MODELS, EmulatedGpu, Pki, publish
+from tests.benchmarks.measuring import Work, figure, ratio, skipped
 from tests.evidence import VECTORS, hopper_550
 
 MADE = datetime(2030, 1, 1, tzinfo=UTC)
@@ -42,10 +41,7 @@ BINDING = Binding(PROFILE, Strength.NONCE)
 ROUNDS = 25
 KNOWN_A_ROUND, NEW_A_ROUND = 24, 12
 KNOWN_TARGET, NEW_TARGET = 1.25, 1.3
-BARE = "x of one bare P-384 verification by cryptography"
 THREE_BARE = "x of three bare P-384 verifications by cryptography"
-
-Work = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -98,19 +94,19 @@ def _known(pki: Pki) -> dict[str, Any]:
     world, gpu = _world(pki), EmulatedGpu.create(pki, "known", MODELS["h100-pcie"])
     asked = [Asked.of(gpu, number) for number in range(1 + ROUNDS * KNOWN_A_ROUND)]
     name, detail = "re-attestation of a known device", "leaf and RIMs cached"
-    return _figure(name, _ratios(world, asked, KNOWN_A_ROUND, _report_alone), KNOWN_TARGET, BARE, detail)
+    return figure(name, _ratios(world, asked, KNOWN_A_ROUND, _report_alone), KNOWN_TARGET, detail)
 
 
 def _known_recorded() -> dict[str, Any]:
     """The same of a real H100. It was recorded once, so here the very same report comes again, in other objects."""
     name, detail = "re-attestation of a known device, recorded", "real H100, driver 550.90.07; leaf and RIMs cached"
     if not VECTORS.is_dir():
-        return _skipped(name, KNOWN_TARGET, BARE, "the recordings of ../shared/vectors are not here")
+        return skipped(name, KNOWN_TARGET, "the recordings of ../shared/vectors are not here")
     real = hopper_550()
     documents = {rim_id: Document.of(data) for rim_id, data in real.rims.items()}
     world = World(installed(VENDORS), documents, shipped("lab"), real.at)
     asked = [Asked(real.bundle, real.nonce)] * (1 + ROUNDS * KNOWN_A_ROUND)
-    return _figure(name, _ratios(world, asked, KNOWN_A_ROUND, _report_alone), KNOWN_TARGET, BARE, detail)
+    return figure(name, _ratios(world, asked, KNOWN_A_ROUND, _report_alone), KNOWN_TARGET, detail)
 
 
 def _new(pki: Pki) -> dict[str, Any]:
@@ -119,7 +115,7 @@ def _new(pki: Pki) -> dict[str, Any]:
     gpus = [EmulatedGpu.create(pki, f"new-{number}", MODELS["h100-pcie"]) for number in range(1 + ROUNDS * NEW_A_ROUND)]
     asked = [Asked.of(gpu, number) for number, gpu in enumerate(gpus)]
     name, detail = "attestation of a new device", "RIMs and upper certificates cached"
-    return _figure(name, _ratios(world, asked, NEW_A_ROUND, _all_three), NEW_TARGET, THREE_BARE, detail)
+    return figure(name, _ratios(world, asked, NEW_A_ROUND, _all_three), NEW_TARGET, detail, unit=THREE_BARE)
 
 
 def _world(pki: Pki) -> World:
@@ -176,34 +172,8 @@ def _ratios(world: World, asked: Sequence[Asked], a_round: int, floor_of: Callab
         fresh = [each.copy() for each in asked[start : start + a_round]]
         floors = [known or floor_of(each.bundle[0]) for each in fresh]
         verdicts = [partial(world.judge, each.bundle, each.nonce) for each in fresh]
-        ratios.append(_ratio(verdicts, floors))
+        ratios.append(ratio(verdicts, floors))
     return ratios
-
-
-def _ratio(verdicts: Sequence[Work], floors: Sequence[Work]) -> float:
-    """One and the other in turn, so that a disturbance meets both; the median of each, so that it counts for little."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for pair in zip(verdicts, floors, strict=True):
-        for work, taken in zip(pair, times, strict=True):
-            start = time.perf_counter()
-            work()
-            taken.append(time.perf_counter() - start)
-    return statistics.median(times[0]) / statistics.median(times[1])
-
-
-def _figure(name: str, ratios: Sequence[float], most: float, unit: str, detail: str) -> dict[str, Any]:
-    ratio = statistics.median(ratios)
-    low, _, high = statistics.quantiles(ratios, n=4)
-    spread = f"{detail}; median of {len(ratios)} rounds, half of them within {low:.2f} and {high:.2f}"
-    return _entry(name, most, unit) | {"ratio": round(ratio, 3), "met": ratio <= most, "detail": spread}
-
-
-def _skipped(name: str, most: float, unit: str, why: str) -> dict[str, Any]:
-    return _entry(name, most, unit) | {"ratio": None, "met": None, "note": why}
-
-
-def _entry(name: str, most: float, unit: str) -> dict[str, Any]:
-    return {"name": name, "target": f"<= {most}", "unit": unit}
 
 
 def _copied(data: bytes) -> bytes:
