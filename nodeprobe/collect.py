@@ -38,14 +38,15 @@ def collect(nonce: str | None, statement: Path | None, output: str, as_json: boo
     """Collect the evidence of all GPUs for a nonce, or of the whole node for a statement, into a file.
 
     The file is what `attest verify` reads and what a worker is attested by. It is written whole or not at all, and
-    holds every GPU of the node: if one gives no evidence, nothing is written.
+    holds every GPU of the node, and in protected-PCIe mode every NVSwitch: if one gives no evidence, nothing is
+    written.
 
     --json prints {"file", "bytes", "digest", "nonce", "devices": [{"kind", "payload_bytes", "certificates_bytes"}]},
     or {"problems": [{"code", "what", "fix"}]}. Exit status: 0 written, 1 not, 2 wrong usage.
     """
     from attest.binding import gpu_nonce
     from attest.evidence import Nonce, dumps
-    from nodeprobe import gathering, nvml
+    from nodeprobe import gathering
     from nodeprobe.problems import Problem, ProblemError
 
     if (nonce is None) == (statement is None):
@@ -59,11 +60,8 @@ def collect(nonce: str | None, statement: Path | None, output: str, as_json: boo
     if sys.stderr.isatty():
         click.echo("Asking the devices for their reports …", err=True)
     try:
-        if said is None:
-            bundle = nvml.evidence(answered, timeout)
-        else:
-            source = gathering.of_node(nvml.Driver(timeout).evidence, gathering.cpu_of(Path("/")))
-            bundle = source(said)
+        devices = gathering.board(timeout)
+        bundle = devices(answered) if said is None else gathering.of_node(devices, gathering.cpu_of(Path("/")))(said)
         wire = dumps(bundle)
         write(output, wire)
     except ProblemError as e:

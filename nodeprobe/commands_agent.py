@@ -163,7 +163,6 @@ def _open(
 ) -> tuple[Node, World, Memory]:
     """The real world of this node, as the options say. Raises ProblemError where it is not as it must be."""
     from nodeprobe import gathering
-    from nodeprobe.nvml import Driver
     from nodeprobe.running import State, default_state_dir, real_world, source_address, spki_sha256
     from nodeprobe.world import Node
 
@@ -188,7 +187,7 @@ def _open(
         server=given["server"],
         ip=ip,
         admin_key=given["admin_key"],
-        evidence=gathering.of_node(Driver().evidence, gathering.cpu_of(Path("/"))),
+        evidence=gathering.of_node(gathering.board(), gathering.cpu_of(Path("/"))),
         tls_spki_sha256=lambda: None if certificate is None else spki_sha256(certificate),
         inference=_inference(opened, given),
         tell=tell,

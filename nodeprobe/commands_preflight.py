@@ -49,9 +49,8 @@ def preflight(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
 def _evidence() -> Source:
     """Of this machine."""
     from nodeprobe import gathering
-    from nodeprobe.nvml import Driver
 
-    return gathering.of_node(Driver().evidence, gathering.cpu_of(Path("/")))
+    return gathering.of_node(gathering.board(), gathering.cpu_of(Path("/")))
 
 
 def _asked(given: dict[str, Any], evidence: Source) -> Preflighted:

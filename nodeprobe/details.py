@@ -96,6 +96,25 @@ class DriverDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """One NVSwitch as NSCQ describes it. None and `unsaid` as in `Gpu`."""
+
+    uuid: str  # the label that NSCQ names it by
+    architecture: str | None = None  # "ls10"
+    pcie_mode: str | None = None  # disabled, enabled, locked (protected), failure, unknown
+    unsaid: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FabricDetails:
+    """What NSCQ says: the switches' part of NodeDetails."""
+
+    library: bool = False  # it is here
+    switches: tuple[Switch, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeDetails:
     """All that a node reports of itself. Made by `node_details`, which also finds the problems."""
 
@@ -106,6 +125,7 @@ class NodeDetails:
     cpu_tee: CpuTee
     problems: tuple[Problem, ...]
     unsaid: Mapping[str, str] = field(default_factory=dict)
+    switches: tuple[Switch, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The wire form, of JSON types only; `nodeprobe show --json` prints it and documents it."""
@@ -116,6 +136,7 @@ class NodeDetails:
             "driver": self.driver,
             "unsaid": dict(self.unsaid),
             "gpus": [asdict(gpu) for gpu in self.gpus],
+            **({"switches": [asdict(switch) for switch in self.switches]} if self.switches else {}),
             "conf_compute": None if self.conf_compute is None else asdict(self.conf_compute),
             "cpu_tee": {
                 "kind": str(self.cpu_tee.kind),
@@ -126,7 +147,9 @@ class NodeDetails:
         }
 
 
-def node_details(hostname: str, driver: DriverDetails, cpu_tee: CpuTee) -> NodeDetails:
+def node_details(
+    hostname: str, driver: DriverDetails, cpu_tee: CpuTee, fabric: FabricDetails | None = None
+) -> NodeDetails:
     """Put the parts together, and find what is wrong with them."""
     details = NodeDetails(
         hostname=printable(hostname),
@@ -134,12 +157,14 @@ def node_details(hostname: str, driver: DriverDetails, cpu_tee: CpuTee) -> NodeD
         gpus=driver.gpus,
         conf_compute=driver.conf_compute,
         cpu_tee=cpu_tee,
-        problems=(*driver.problems, *cpu_tee.problems),
+        problems=(*driver.problems, *cpu_tee.problems, *(fabric.problems if fabric else ())),
         unsaid=driver.unsaid,
+        switches=fabric.switches if fabric else (),
     )
     if driver.conf_compute is None:  # the driver failed as a whole, and its problem says why
         return details
-    return replace(details, problems=(*details.problems, *_problems(details, driver.conf_compute)))
+    found = _problems(details, driver.conf_compute) + _fabric_problems(driver.conf_compute, fabric)
+    return replace(details, problems=(*details.problems, *found))
 
 
 def _problems(details: NodeDetails, cc: ConfComputeState) -> tuple[Problem, ...]:
@@ -166,6 +191,13 @@ def _mode_problems(mode: Mode, cc: ConfComputeState, cpu_tee: CpuTee) -> list[Pr
     if cpu_tee.kind is Tee.NONE and not cpu_tee.problems:
         found.append(problems.CPU_TEE_NONE)
     return found
+
+
+def _fabric_problems(cc: ConfComputeState, fabric: FabricDetails | None) -> tuple[Problem, ...]:
+    """Protected PCIe takes the switches in. Where they were not asked, or failed, nothing says that there are none."""
+    if fabric is None or fabric.problems or fabric.switches or cc.multi_gpu_mode != PROTECTED_PCIE:
+        return ()
+    return (problems.NO_SWITCH if fabric.library else problems.NO_NSCQ,)
 
 
 def _broken(gpus: tuple[Gpu, ...]) -> list[Problem]:

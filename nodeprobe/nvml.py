@@ -86,6 +86,10 @@ class Driver:
             raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         return self._run(functools.partial(_read_evidence, nonce))
 
+    def mode(self) -> Mode:
+        """The confidential-computing mode of all GPUs. ProblemError if the driver does not say it."""
+        return self._run(_read_mode)
+
     def _run(self, job: Callable[[Doing], T]) -> T:
         try:
             return self._worker.run(job, self._limit_seconds)
@@ -113,6 +117,11 @@ def _read_details(doing: Doing) -> DriverDetails:
         count = min(_count(doing), GPUS_MAX + 1)  # one too many is enough to see that there are too many
         gpus = tuple(_read_gpu(doing, index) for index in range(count))
         return DriverDetails(driver, gpus, _read_conf_compute(doing), unsaid=node.unsaid)
+
+
+def _read_mode(doing: Doing) -> Mode:
+    with _session(doing):
+        return mode(_read_conf_compute(doing))
 
 
 def _read_gpu(doing: Doing, index: int) -> Gpu:

@@ -157,6 +157,60 @@ def evidence_size(index: int, what: str, size: int, limit: int) -> Problem:
     )
 
 
+# --- switches -------------------------------------------------------------------------------------------------------
+NO_NSCQ = Problem(
+    "nscq-missing",
+    "The GPUs are in protected-PCIe mode, which takes their NVSwitches in, but NVIDIA's library for switches "
+    "(libnvidia-nscq.so.2) is not here, or cannot be loaded.",
+    "Install the package libnvidia-nscq of the driver's version. In a container, hand the library in.",
+)
+NO_SWITCH = Problem(
+    "no-switch",
+    "The GPUs are in protected-PCIe mode, which takes their NVSwitches in, but no switch is here.",
+    "Pass the NVSwitches of the board through to this machine, all of them, with its GPUs.",
+)
+
+
+def too_many_switches(limit: int) -> Problem:
+    return Problem(
+        "too-many-switches",
+        f"NSCQ counts more than {limit} switches, the most that one node may have.",
+        "Split the node, or report it: no known machine has so many.",
+    )
+
+
+def switches_failed(call: str, reason: str) -> Problem:
+    return Problem(
+        "switches-failed",
+        f"NSCQ refused {call}: {reason}.",
+        "See that libnvidia-nscq is of the driver's version, and that this user may open /dev/nvidia-nvswitch*.",
+    )
+
+
+def switches_hung(call: str, limit_seconds: float) -> Problem:
+    return Problem(
+        "switches-hung",
+        f"NSCQ did not come back within {limit_seconds:g} seconds, in {call}.",
+        "Try again with a longer --timeout. If it stays, power-cycle the node; the kernel log may name the switch.",
+    )
+
+
+def switch_failed(label: str, what: str, reason: str) -> Problem:
+    return Problem(
+        "switch-failed",
+        f"Switch {label} gave no {what}: {reason}.",
+        "Nothing was collected: it is all switches or none. If it stays, power-cycle the node, and see the kernel log.",
+    )
+
+
+def switch_evidence_size(label: str, what: str, size: int, limit: int) -> Problem:
+    return Problem(
+        "switch-evidence-size",
+        f"Switch {label}: NSCQ says that its {what} has {size} bytes, which must be 1 to {limit}.",
+        "Collect again; if it stays, update the driver with libnvidia-nscq, and report it.",
+    )
+
+
 # --- CPU TEE --------------------------------------------------------------------------------------------------------
 CPU_TEE_NONE = Problem(
     "cpu-tee-none",

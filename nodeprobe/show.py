@@ -13,7 +13,7 @@ from nodeprobe.cli import timeout_option
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from nodeprobe.details import ConfComputeState, Gpu, NodeDetails
+    from nodeprobe.details import ConfComputeState, Gpu, NodeDetails, Switch
 
 
 @click.command()
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def show(ctx: click.Context, as_json: bool, timeout: float) -> None:
     """Show this node's hardware and its worker type.
 
-    GPUs, confidential-computing state, CPU TEE, and what is wrong with them. All of it is what driver and kernel
-    claim; only evidence proves it (`nodeprobe collect`).
+    GPUs, NVSwitches, confidential-computing state, CPU TEE, and what is wrong with them. All of it is what driver and
+    kernel claim; only evidence proves it (`nodeprobe collect`).
 
     \b
     The worker type: MODEL-MEMORYgb-xCOUNT-MODE-TEE, as in h100-80gb-x8-ppcie-tdx.
@@ -40,6 +40,7 @@ def show(ctx: click.Context, as_json: bool, timeout: float) -> None:
       unsaid       {field: reason}
       gpus         [{index, state: ok|lost|failed, name, uuid, serial, memory_mib,
                    architecture, vbios, pci_bus_id, mig, nvlinks, unsaid}]
+      switches     [{uuid, architecture, pcie_mode, unsaid}], only if there are any
       conf_compute {feature, environment, dev_tools, ready, multi_gpu_mode,
                    cpu_capability, unsaid}, or null without a driver
       cpu_tee      {kind: tdx|snp|none, quotes, seen}
@@ -84,6 +85,8 @@ def render(details: NodeDetails, worker_type: str | None) -> list[RenderableType
     ]
     if details.gpus:
         parts += [Text(), _gpus(details.gpus), Text(), _identities(details.gpus)]
+    if details.switches:
+        parts += [Text(), _switches(details.switches)]
     if details.conf_compute is not None:
         parts += [Text("\nConfidential computing", style="bold"), _conf_compute(details.conf_compute)]
     if details.problems:
@@ -121,6 +124,11 @@ def _gpus(gpus: tuple[Gpu, ...]) -> RenderableType:
 def _identities(gpus: tuple[Gpu, ...]) -> RenderableType:
     rows = [(gpu.index, gpu.uuid, gpu.serial, gpu.vbios) for gpu in gpus]
     return _table(("GPU", "UUID", "Serial", "VBIOS"), rows)
+
+
+def _switches(switches: tuple[Switch, ...]) -> RenderableType:
+    rows = [(index, each.uuid, each.architecture, each.pcie_mode) for index, each in enumerate(switches)]
+    return _table(("Switch", "UUID", "Arch", "PCIe mode"), rows)
 
 
 def _table(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> RenderableType:

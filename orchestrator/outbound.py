@@ -237,10 +237,16 @@ class _Line:
     def turn(self, deadline: Deadline) -> Iterator[None]:
         """Wait for a turn. Unavailable if the service is to be left alone, or the line is longer than the deadline."""
         self._check()
+        crowded = OutboundError(f"{self._base}: too many calls are waiting for it")
         if not self._places.acquire(timeout=deadline.left()):
-            raise OutboundError(f"{self._base}: too many calls are waiting for it")
+            raise crowded
         try:
-            self._keep_pace(deadline)
+            try:
+                self._keep_pace(deadline)
+            except (
+                httpcore.TimeoutException
+            ) as e:  # our time ran out while we waited, which says nothing of the service
+                raise crowded from e
             self._check()  # what the one before us found out
             yield
         finally:

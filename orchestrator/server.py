@@ -28,7 +28,7 @@ from orchestrator.api.wire import BoundedHttp
 from orchestrator.app import create_app
 from orchestrator.broker import Broker
 from orchestrator.manager import Rules, WorkerManager
-from orchestrator.parts import anchors_of, broker_of, ranges_of, store_of
+from orchestrator.parts import anchors_of, broker_of, ranges_of, remote_of, store_of
 from orchestrator.reasons import Refused
 from orchestrator.results import Issuer
 from orchestrator.scheduler import RoutingTable
@@ -133,7 +133,8 @@ def _url_of(listener: socket.socket) -> str:
 
 
 def _judge(settings: Settings, anchors: Anchors, broker: Broker) -> VerifyingJudge:
-    return VerifyingJudge(installed(anchors), _policy(settings.policy), broker, settings.trust_root is not None)
+    policy, emulated = _policy(settings.policy), settings.trust_root is not None
+    return VerifyingJudge(installed(anchors), policy, broker, emulated, remote_of(settings, anchors, policy))
 
 
 def _load(manager: WorkerManager) -> None:

@@ -53,9 +53,13 @@ class Settings:
     fetch: bool = field(
         default=True, metadata={"help": "Fetch collateral from the vendors, or their mirrors below; or never fetch."}
     )
+    remote_verification: bool = field(
+        default=False,
+        metadata={"help": "Have NVIDIA's service verify GPUs and switches; the policy must accept nvidia-nras."},
+    )
     rim_url: str = field(default="", metadata={"help": "Mirror of NVIDIA's RIM service."})
     ocsp_url: str = field(default="", metadata={"help": "Mirror of NVIDIA's OCSP responder."})
-    nras_url: str = field(default="", metadata={"help": "Mirror of the keys of NVIDIA's remote attestation service."})
+    nras_url: str = field(default="", metadata={"help": "Mirror of NVIDIA's remote attestation service."})
     intel_pcs_url: str = field(default="", metadata={"help": "Mirror of Intel's provisioning certification service."})
     intel_certificates_url: str = field(default="", metadata={"help": "Mirror of Intel's root revocation list."})
     amd_kds_url: str = field(default="", metadata={"help": "Mirror of AMD's key distribution service."})

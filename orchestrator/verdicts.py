@@ -18,7 +18,7 @@ from attest.binding import Presented, Statement
 from attest.collateral import CollateralKind, Document, Fetch, Need
 from attest.containers import read
 from attest.errors import AttestError
-from attest.evidence import NVIDIA, Bundle, Nonce
+from attest.evidence import NVIDIA, NVIDIA_NRAS, Bundle, Nonce, digest
 from attest.policy import Policy
 from attest.profiles import judge
 from attest.reasons import Fault, Reason
@@ -27,6 +27,7 @@ from attest.verify import Verifiers, verify
 from orchestrator import messages, reasons
 from orchestrator.broker import Broker
 from orchestrator.reasons import Problem, Refused
+from orchestrator.remote import Remote
 from orchestrator.worker_type import cpu_kind, gpu_count
 
 
@@ -88,34 +89,58 @@ def _doubted(result: AttestationResult, handed_out: Iterable[Need]) -> set[Need]
 
 
 @dataclass(frozen=True, slots=True)
+class _Case:
+    """What a node sent, and what is verified: the same, unless somebody else was asked about parts of it."""
+
+    sent: Bundle
+    judged: Bundle
+    verifiers: Verifiers
+    nonce: Nonce | None
+    now: datetime
+    presented: Presented
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyingJudge:
     """
     Verifies with the installed verifiers, and appraises by one policy. If the outcome casts doubt on a document, that
     is fetched once more, and if it is another one now, everything is judged again, once.
+
+    With `remote`, NVIDIA's service is asked about its devices, once, and its tokens are what is verified. Evidence that
+    answers no challenge of ours is not worth asking: the registry never believes it.
     """
 
     verifiers: Verifiers
     policy: Policy
     broker: Broker
     emulated_roots: bool = False
+    remote: Remote | None = None
 
     def under(self, policy: Policy) -> VerifyingJudge:
         return replace(self, policy=policy)
 
     def __call__(self, bundle: Bundle, nonce: Nonce | None, now: datetime, presented: Presented) -> AttestationResult:
+        case = self._case(bundle, nonce, now, presented)
         fetch = _Noted(self.broker.at(now))
-        result = self._judged(bundle, fetch, nonce, now, presented)
+        result = self._judged(case, fetch)
         doubted = _doubted(result, fetch.handed_out)
         if doubted and self.broker.renew(doubted):
-            return self._judged(bundle, self.broker.at(now), nonce, now, presented)
+            return self._judged(case, self.broker.at(now))
         return result
 
-    def _judged(
-        self, bundle: Bundle, fetch: Fetch, nonce: Nonce | None, now: datetime, presented: Presented
-    ) -> AttestationResult:
-        verification = verify(bundle, self.verifiers, fetch, nonce=nonce, now=now)
-        binding = judge(verification.claims, bundle, presented)
-        return appraise(verification, self.policy, bundle=bundle, nonce=nonce, now=now, binding=binding)
+    def _case(self, bundle: Bundle, nonce: Nonce | None, now: datetime, presented: Presented) -> _Case:
+        if self.remote is None or nonce is None:
+            return _Case(bundle, bundle, self.verifiers, nonce, now, presented)
+        answers = self.remote.ask(bundle, nonce, now=now)
+        return _Case(bundle, answers.bundle, answers.verifiers(self.verifiers), nonce, now, presented)
+
+    def _judged(self, case: _Case, fetch: Fetch) -> AttestationResult:
+        """Whoever verified it: what the evidence commits to, and what it is named by, is what the node sent."""
+        nonce, now = case.nonce, case.now
+        verification = verify(case.judged, case.verifiers, fetch, nonce=nonce, now=now)
+        binding = judge(verification.claims, case.sent, case.presented)
+        result = appraise(verification, self.policy, bundle=case.judged, nonce=nonce, now=now, binding=binding)
+        return result if case.judged == case.sent else replace(result, evidence_sha256=digest(case.sent))
 
 
 class EvidenceRefused(Refused):
@@ -145,7 +170,9 @@ def counted(result: AttestationResult, worker_type: str, bundle: Bundle) -> Atte
     wanted, cpu = gpu_count(worker_type), cpu_kind(worker_type)
     if wanted is None or result.tier is Tier.NONE or len(result.claims) < len(bundle):
         return result
-    found = sum(claim.kind == NVIDIA and claim.values.get("switch") is not True for claim in result.claims)
+    found = sum(
+        claim.kind in (NVIDIA, NVIDIA_NRAS) and claim.values.get("switch") is not True for claim in result.claims
+    )
     rule = "has as many GPUs as its type says"
     result = _with(result, rule, why.DEVICE_COUNT, found == wanted, str(found), str(wanted))
     if cpu is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nodeprobe.stub import ROOT, StubDriver, build, compiler
+from tests.nodeprobe.stub import NSCQ_SONAME, NSCQ_SOURCE, ROOT, StubDriver, build, compiler
 
 REAL_H100 = ROOT / "../shared/vectors/nvidia/hopper-550.90.07"
 
@@ -17,6 +17,14 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler() is None:
         pytest.skip("no C compiler on this machine, which the stub driver is built by")
     return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="session")
+def nscq_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stub libnvidia-nscq.so.2, built once."""
+    if compiler() is None:
+        pytest.skip("no C compiler on this machine, which the stub library of the switches is built by")
+    return build(tmp_path_factory.mktemp("nscq"), soname=NSCQ_SONAME, source=NSCQ_SOURCE)
 
 
 @pytest.fixture

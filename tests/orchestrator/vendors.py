@@ -65,7 +65,7 @@ class Vendors:
     def answer(self, seen: Seen) -> Reply:
         self.seen.append(seen)
         name = seen.path
-        if seen.method == "POST":
+        if seen.headers.get("content-type") == "application/ocsp-request":
             asked = x509_ocsp.load_der_ocsp_request(seen.body)
             name = f"{asked.issuer_name_hash.hex()}:{asked.issuer_key_hash.hex()}:{asked.serial_number:x}"
         route = self.routes.get(name)

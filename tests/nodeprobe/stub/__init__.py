@@ -6,7 +6,8 @@ A driver without hardware: nvml.c built as libnvidia-ml.so.1, for the real nvidi
     driver.set("gpu1.lost", 1)
     driver.run("show", "--json")
 
-The state file is read on every driver call, so a test may change it while a process runs. Its keys: see nvml.c.
+The state file is read on every driver call, so a test may change it while a process runs. Its keys: see nvml.c, and
+nscq.c for the switches' library, libnvidia-nscq.so.2, which reads the same file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pathlib import Path
 
 SONAME = "libnvidia-ml.so.1"
 SOURCE = Path(__file__).with_name("nvml.c")
+NSCQ_SONAME = "libnvidia-nscq.so.2"
+NSCQ_SOURCE = Path(__file__).with_name("nscq.c")
 ROOT = Path(__file__).parents[3]
 RUN_SECONDS_MAX = 60.0
 
@@ -30,15 +33,15 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
 
 
-def build(folder: Path, *, without: Iterable[str] = ()) -> Path:
+def build(folder: Path, *, without: Iterable[str] = (), soname: str = SONAME, source: Path = SOURCE) -> Path:
     """Build the library into `folder`, less some functions: an older driver. FileNotFoundError without a compiler."""
     found = compiler()
     if found is None:
         raise FileNotFoundError("no C compiler")
-    library = folder / SONAME
+    library = folder / soname
     renamed = [f"-D{function}=omitted_{function}" for function in without]
-    flags = ["-std=gnu11", "-Wall", "-Wextra", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{SONAME}"]
-    subprocess.run([found, *flags, *renamed, "-o", str(library), str(SOURCE)], check=True, timeout=RUN_SECONDS_MAX)
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{soname}"]
+    subprocess.run([found, *flags, *renamed, "-o", str(library), str(source)], check=True, timeout=RUN_SECONDS_MAX)
     return library
 
 
