@@ -154,7 +154,7 @@ def _verify(
         raise UntrustedEvidence(_FAULTS[e.fault], e.found, e.wanted) from e
     try:
         return _describe(chain, path, questions)
-    except UNREADABLE as e:
+    except UNREADABLE as e:  # pragma: no cover - verify_path has read all that is read here; if it ever reads less
         raise UntrustedEvidence(reasons.CHAIN_PROFILE, str(e), "certificates that parse") from e
 
 
@@ -203,7 +203,8 @@ def _common_name(holder: Holder) -> str:
 
 def _pdi(device: x509.Certificate, holder: Holder, device_class: DeviceClass) -> str:
     """The serial number of the device certificate is a prefix byte and the PDI; its subject repeats it in hex."""
-    serial = device.serial_number.to_bytes(20, "big").lstrip(b"\0")
+    number = max(device.serial_number, 0)  # of any size: certificates are not held to the 20 bytes of RFC 5280
+    serial = number.to_bytes((number.bit_length() + 7) // 8, "big")
     named = [str(each.value) for each in holder.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)]
     prefix = _SERIAL_PREFIX[device_class]
     if len(serial) != 1 + PDI_BYTES or serial[0] != prefix or named != [serial.hex().upper()]:

@@ -5,7 +5,9 @@ import hashlib
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ from attest.anchors import (
     spki_of,
 )
 from nodeprobe.emulator.pki import pem
-from tests.attest.world import as_pem
+from tests.attest.world import AT, MADE, as_pem
 
 
 def test_the_pinned_keys_have_their_published_fingerprints():
@@ -50,6 +52,30 @@ def test_a_roots_key_is_p384():
     for key in (ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)):
         with pytest.raises(ValueError, match="P-384"):
             spki_of(key.public_key())
+
+
+def root_of(public, key, name="a root"):
+    """PEM of a certificate that names itself as its issuer."""
+    named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder().subject_name(named).issuer_name(named).public_key(public)
+    builder = builder.serial_number(1).not_valid_before(MADE).not_valid_after(AT)
+    return pem([builder.sign(key, SHA384())])
+
+
+def test_a_root_has_a_key_of_one_of_three_kinds():
+    key = ec.generate_private_key(ec.SECP521R1())
+
+    with pytest.raises(ValueError, match="another kind of key"):
+        load_emulated(root_of(key.public_key(), key))
+
+
+def test_a_vendors_key_is_no_emulators_whoever_wrote_the_certificate():
+    key = ec.generate_private_key(ec.SECP384R1())
+    vendors = root_of(load_der_public_key(NVIDIA_DEVICE.spki), key)
+
+    assert len(load_emulated(root_of(key.public_key(), key) * 2).nvidia_device) == 1
+    with pytest.raises(ValueError, match="built in"):
+        load_emulated(vendors + root_of(key.public_key(), key))
 
 
 def test_an_emulators_roots_stand_beside_the_vendors(world):

@@ -17,6 +17,7 @@ from attest.evidence import Evidence
 from attest.memo import Memo
 from attest.x509 import CERTIFICATES_MAX, Loaded, PathError, PathFault, verify_path
 from nodeprobe.emulator.pki import FOREVER, authority_name
+from tests.attest.responders import content, element, elements
 from tests.attest.world import AT, MADE, NONCE, as_pem, codes
 
 
@@ -61,6 +62,20 @@ def extended(world, extension, *, critical=False, twice=False):
     return lambda draft: draft.edits.append(edit)
 
 
+def with_serial(world, serial):
+    """A chain whose device certificate has this serial number (the content of an INTEGER), properly signed."""
+
+    def edit(chain):
+        version, _, *rest = elements(content(chain[1].tbs_certificate_bytes))
+        signed = element(0x30, version, element(0x02, serial), *rest)
+        signature = world.pki.provisioner.key.sign(signed, ec.ECDSA(hashes.SHA384()))
+        algorithm = bytes.fromhex("300a06082a8648ce3d040303")
+        whole = element(0x30, signed, algorithm, element(0x03, b"\0" + signature))
+        return [chain[0], x509.load_der_x509_certificate(whole), *chain[2:]]
+
+    return lambda draft: draft.edits.append(edit)
+
+
 OTHER_NAME = x509.SubjectAlternativeName([x509.OtherName(x509.ObjectIdentifier("1.2.3"), b"\x0c\x01a")])
 STRANGE = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\xff\xff")
 BAD_NAME = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x03\xa3\x01\x00")  # an X.400 address
@@ -84,6 +99,11 @@ def test_extensions_that_mean_more_than_we_know_are_refused(world, extension, op
     result = world.verify(world.evidence(chain=extended(world, extension, **options)))
 
     assert codes(result) == {"chain-profile"}
+
+
+@pytest.mark.parametrize("serial", [b"\x01" + bytes(20), b"\x01" + bytes(19), bytes(1), b"\x80"])
+def test_a_serial_number_of_any_size_is_none_of_a_device(world, serial):
+    assert codes(world.verify(world.evidence(chain=with_serial(world, serial)))) == {"chain-profile"}
 
 
 @pytest.mark.parametrize("extension", [OTHER_NAME, STRANGE], ids=["another name", "unknown"])

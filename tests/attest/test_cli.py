@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,12 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from attest.__main__ import main
+from attest.cli import Hex32, Instant
 from attest.evidence import BUNDLE_BYTES_MAX, Evidence, dumps
 from attest.reasons import CATALOGUE
+from attest.report import as_text
+from nodeprobe.emulator import spdm
+from tests.attest.world import MODEL
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "fixtures"
@@ -353,6 +358,12 @@ def test_two_distributions_of_one_kind_are_told(monkeypatch):
     assert "two distributions" in mistaken(verified("good-single"))
 
 
+def test_a_folder_with_a_manifest_that_is_none_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+
+    assert "is no manifest of collateral" in mistaken(verified("good-single", "--collateral", tmp_path))
+
+
 def test_too_many_files_are_refused_unread():
     ended = called("verify", *[GOOD / "report.bin"] * 1_000, "--json")
 
@@ -417,6 +428,60 @@ def test_policies_can_be_read(name):
     assert said["rules"]["name"] == name
     assert len(said["sha256"]) == 64
     assert "lifetime_seconds = " in called("policy", "show", name).stdout
+
+
+def test_inspect_says_what_a_report_lacks(tmp_path, world):
+    """A switch has no driver; what else the report says is shown all the same."""
+    (tmp_path / "x").write_bytes(dumps((world.evidence(report=lambda draft: draft.drop(spdm.DRIVER_VERSION)),)))
+
+    (device,) = json.loads(called("inspect", tmp_path / "x", "--json").stdout)["devices"]
+
+    assert device["driver"] == "none (report-field-missing)"
+    assert device["vbios"] == MODEL.vbios
+
+
+def test_a_switch_is_told_by_its_bios():
+    document = json.loads(verified("good-single", "--json").stdout)
+    claims = document["devices"][0]["claims"]
+    del claims["driver"], claims["vbios"]
+    claims["bios"] = "96.10.55.00.01"
+
+    assert "BIOS 96.10.55.00.01, mode spt" in as_text(document)
+
+
+def test_the_text_leaves_out_what_was_neither_found_nor_wanted():
+    document = json.loads(verified("measurement-changed", "--json").stdout)
+    assert "found:" in as_text(document)
+    assert "wanted:" in as_text(document)
+    for refusal in document["refusals"]:
+        refusal["found"] = refusal["wanted"] = ""
+
+    assert "found:" not in as_text(document)
+    assert "wanted:" not in as_text(document)
+    assert "do:" in as_text(document)
+
+
+def test_the_same_refusal_of_one_device_names_it_once():
+    document = json.loads(verified("measurement-changed", "--json").stdout)
+    document["refusals"] *= 2
+    name = document["refusals"][0]["device"]
+
+    assert as_text(document).count(f"({name})") == 1
+
+
+def test_parameters_that_are_read_already_are_left_as_they_are():
+    moment = datetime(2030, 1, 2, tzinfo=UTC)
+
+    assert Hex32().convert(bytes(32), None, None) == bytes(32)
+    assert Instant().convert(moment, None, None) is moment
+
+
+def test_a_shell_that_click_does_not_know_is_told(monkeypatch):
+    monkeypatch.setattr("attest.cli.get_completion_class", lambda _shell: None)
+
+    ended = called("completion", "fish")
+
+    assert (ended.exit_code, ended.stderr) == (1, "Error: click knows no completion for fish\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

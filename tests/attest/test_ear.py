@@ -244,6 +244,7 @@ def test_tolerated_measurements_warn() -> None:
         ({"measurements": "mismatch", "mismatching_indices": (4,)}, "production", {"executables": 96}),
         ({"driver": "535.1"}, "strict", {"configuration": 96}),
         ({"mode": "devtools"}, "production", {"configuration": 96}),
+        ({"driver": "535.1", "mode": "devtools"}, "strict", {"configuration": 96}),  # twice is no worse
         ({"fwid": "absent"}, "production", {"hardware": 96}),
         ({"architecture": "GB202"}, "production", {"hardware": 96}),
     ],

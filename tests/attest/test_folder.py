@@ -1,15 +1,23 @@
 """A folder of RIMs: found by name or content, the right one of several, and nothing of it believed."""
 
 import os
+from datetime import timedelta
 
 import pytest
 
 from attest import folder as folders
-from attest.collateral import CollateralKind, Need, nothing
-from attest.folder import Folder, FolderError
+from attest.collateral import CollateralKind, Document, Need, nothing
+from attest.folder import FILE_BYTES_MAX, Folder, FolderError
+from attest.manifest import MANIFEST, Entry
+from attest.manifest import dumps as manifest
+from attest.ocsp import RESPONSE_BYTES_MAX, Question
 from attest.result import Tier
+from attest.tdx.documents import BUNDLE_BYTES_MAX, split
 from attest.verify import verify
 from attest.xmldsig import DOCUMENT_BYTES_MAX
+from nodeprobe.emulator.tdx_collateral import CollateralDraft
+from nodeprobe.emulator.tdx_pki import IntelPki
+from tests.attest import responders
 from tests.attest.world import AT, MODEL, NONCE, codes
 
 VBIOS = Need(CollateralKind.NVIDIA_RIM, MODEL.vbios_rim_id)
@@ -130,3 +138,186 @@ def test_a_whole_verdict_from_a_folder(tmp_path, world, good):
     assert not verification.refusals
     assert verification.claims[0].values["measurements"] == "match"
     assert world.judge(good).tier is Tier.AFFIRMING
+
+
+# --- what a manifest lists --------------------------------------------------------------------------------------------
+def listed(folder, need, data, *, expires_at=None):
+    """The folder, in which a manifest lists this document."""
+    document = Document.of(data)
+    (folder / "listed").write_bytes(data)
+    entry = Entry(need, "listed", document.sha256, AT - timedelta(hours=1), expires_at)
+    (folder / MANIFEST).write_bytes(manifest([entry], AT))
+    return Folder(folder)
+
+
+def test_what_is_listed_is_found_by_its_need(tmp_path):
+    folder = listed(tmp_path, VBIOS, b"any bytes")
+
+    assert list(folder.listed) == [VBIOS]
+    assert folder.document(VBIOS).data == folder.at(AT)(VBIOS).data == b"any bytes"
+    assert folder.document(DRIVER) is folder.at(AT)(DRIVER) is None
+
+
+def test_without_a_manifest_nothing_is_listed(tmp_path):
+    folder = Folder(tmp_path)
+
+    assert (dict(folder.listed), folder.document(VBIOS)) == ({}, None)
+
+
+@pytest.mark.parametrize(("hours", "stale"), [(-1, True), (0, True), (1, False), (None, False)])
+def test_what_should_have_been_fetched_anew_is_stale_since_then(tmp_path, hours, stale):
+    ends = None if hours is None else AT + timedelta(hours=hours)
+
+    found = listed(tmp_path, VBIOS, b"any bytes", expires_at=ends).at(AT)(VBIOS)
+
+    assert (found.data, found.stale_since) == (b"any bytes", ends if stale else None)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda path: path.unlink(), id="gone"),
+        pytest.param(lambda path: path.write_bytes(b"any byte"), id="half"),
+        pytest.param(lambda path: path.write_bytes(b"any bytez"), id="another"),
+        pytest.param(lambda path: os.truncate(path, FILE_BYTES_MAX + 1), id="too large"),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a folder"),
+    ],
+)
+def test_a_listed_file_that_is_not_what_is_listed_is_absent(tmp_path, spoil):
+    folder = listed(tmp_path, VBIOS, b"any bytes")
+    spoil(tmp_path / "listed")
+
+    assert folder.document(VBIOS) is folder.at(AT)(VBIOS) is None
+
+
+def unreadable(monkeypatch, path):
+    """A file that is there and that we may not open."""
+    opened = type(path).open
+
+    def forbidden(this, *arguments, **options):
+        if this == path:
+            raise PermissionError(13, "Permission denied")
+        return opened(this, *arguments, **options)
+
+    monkeypatch.setattr(type(path), "open", forbidden)
+
+
+def test_a_listed_file_that_cannot_be_read_is_absent(tmp_path, monkeypatch):
+    folder = listed(tmp_path, VBIOS, b"any bytes")
+    unreadable(monkeypatch, tmp_path / "listed")
+
+    assert folder.document(VBIOS) is None
+
+
+def test_a_manifest_that_is_none_is_an_error(tmp_path):
+    (tmp_path / MANIFEST).write_bytes(b"{}")
+
+    with pytest.raises(FolderError, match=r"manifest\.json is no manifest of collateral: want format"):
+        Folder(tmp_path)
+
+
+def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    listed(tmp_path, VBIOS, b"any bytes")
+    unreadable(monkeypatch, tmp_path / MANIFEST)
+
+    with pytest.raises(FolderError, match=r"manifest\.json cannot be read: Permission denied"):
+        Folder(tmp_path)
+
+
+# --- what somebody laid down beside RIMs ------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """Intel's documents, as one JSON."""
+    pki = IntelPki.create(tmp_path_factory.mktemp("folder") / "pki")
+    return CollateralDraft.of(pki, pki.platform_ca.certificate, now=AT).made()
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return responders.Party.made("An authority")
+
+
+@pytest.fixture(scope="module")
+def device(authority):
+    return responders.Party.made("A device", authority)
+
+
+@pytest.fixture(scope="module")
+def asked(authority, device):
+    return Need(CollateralKind.NVIDIA_OCSP, Question.about(device.certificate, authority.certificate).name)
+
+
+@pytest.fixture(scope="module")
+def answer(authority, device):
+    def make(**spoiled):
+        return responders.answer(device.certificate, authority.certificate, authority, **spoiled)
+
+    return make
+
+
+def test_intels_documents_are_found_in_a_bundle_of_any_name(tmp_path, bundle):
+    (tmp_path / "any.json").write_bytes(bundle)
+
+    found = Folder(tmp_path).at(AT)
+
+    assert {need: found(need) for need in split(bundle)} == split(bundle)
+    assert found(VBIOS) is None
+
+
+def test_a_bundle_is_no_json_by_another_name_nor_a_large_one(tmp_path, bundle):
+    (tmp_path / "any.txt").write_bytes(bundle)
+    (tmp_path / "other.json").write_bytes(b"{}")
+    (tmp_path / "large.json").write_bytes(bundle.ljust(BUNDLE_BYTES_MAX + 1))
+
+    found = Folder(tmp_path).at(AT)
+
+    assert not [need for need in split(bundle) if found(need) is not None]
+
+
+def test_an_ocsp_answer_is_found_by_what_it_answers(tmp_path, asked, answer):
+    given = answer()
+    (tmp_path / "any.der").write_bytes(given)
+
+    assert Folder(tmp_path).at(AT)(asked).data == given
+    assert Folder(tmp_path).at(AT)(asked._replace(name=asked.name + "0")) is None
+
+
+def test_of_several_answers_the_last_one_given_by_then_counts(tmp_path, asked, answer):
+    times = [AT - timedelta(hours=2), AT - timedelta(hours=1), AT + timedelta(hours=1)]
+    given = [answer(this_update=each) for each in times]
+    for name, data in zip("cab", given, strict=True):
+        (tmp_path / f"{name}.der").write_bytes(data)
+    folder = Folder(tmp_path)
+
+    assert folder.at(AT)(asked).data == given[1]
+    assert folder.at(AT + timedelta(hours=1))(asked).data == given[2]
+    assert folder.at(AT - timedelta(hours=3))(asked) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("any.bin", lambda data: data),
+        ("any.der", lambda data: data.ljust(RESPONSE_BYTES_MAX + 1, b"\0")),
+        ("any.der", lambda data: data[:-1]),
+        ("any.der", lambda data: b""),
+    ],
+)
+def test_other_files_are_no_answers(tmp_path, asked, answer, name, change):
+    (tmp_path / name).write_bytes(change(answer()))
+
+    assert Folder(tmp_path).at(AT)(asked) is None
+
+
+@pytest.mark.parametrize("name", ["a.xml", "a.der", "a.json"])
+def test_a_file_that_cannot_be_read_is_passed_over(tmp_path, monkeypatch, name, vbios, asked, answer, bundle):
+    """The others beside it are found all the same."""
+    contents = {"a.xml": vbios, "a.der": answer(), "a.json": bundle}
+    needs = {"a.xml": VBIOS, "a.der": asked, "a.json": next(iter(split(bundle)))}
+    for each, data in contents.items():
+        (tmp_path / each).write_bytes(data)
+    unreadable(monkeypatch, tmp_path / name)
+
+    found = Folder(tmp_path).at(AT)
+
+    assert {each for each, need in needs.items() if found(need) is None} == {name}

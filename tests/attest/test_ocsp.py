@@ -370,3 +370,33 @@ def test_a_real_response_is_not_of_the_future():
     ocsp.check_time(found, datetime(2025, 8, 21, 6, 47, 7, tzinfo=UTC))
     with pytest.raises(OcspError):
         ocsp.check_time(found, datetime(2025, 8, 21, tzinfo=UTC))
+
+
+# --- what a response names --------------------------------------------------------------------------------------------
+def test_a_response_names_its_question_and_since_when(ca, device, said):
+    assert ocsp.named(said()) == (Question.about(device.certificate, ca.certificate).name, NOW - HOUR)
+
+
+@pytest.mark.parametrize("hashed", [SHA1(), SHA256()])
+def test_a_response_that_names_its_issuer_otherwise_names_no_question(said, hashed):
+    assert ocsp.named(said(hashed=hashed)) is None
+
+
+def test_a_response_of_two_answers_names_no_question(said, responder):
+    assert ocsp.named(resigned(said(), responder.key, answers=lambda them: them * 2)) is None
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"",
+        b"nonsense",
+        pyca.OCSPResponseBuilder.build_unsuccessful(pyca.OCSPResponseStatus.TRY_LATER).public_bytes(Encoding.DER),
+    ],
+)
+def test_what_answers_nothing_names_no_question(response):
+    assert ocsp.named(response) is None
+
+
+def test_a_large_response_names_no_question(said):
+    assert ocsp.named(said().ljust(RESPONSE_BYTES_MAX + 1, b"\0")) is None

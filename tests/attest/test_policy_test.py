@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from attest import recordings
 from attest.__main__ import main
 from attest.policy import SHIPPED
+from attest.recordings import CASE_BYTES_MAX, CaseError, cases
+from attest.report import as_text
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 GOOD = FIXTURES / "good-single"
@@ -122,6 +125,76 @@ def test_an_empty_folder_is_no_case(tmp_path):
     assert called("policy", "test", "lab", tmp_path).exit_code == 2
 
 
+def test_what_is_no_folder_holds_no_case(case):
+    with pytest.raises(CaseError, match="is no folder"):
+        list(cases(case / "case.toml"))
+
+
+def test_so_many_cases_are_run(case, monkeypatch):
+    shutil.copytree(case, case.parent / "other")
+    assert [each.name for each in cases(case.parent)] == ["case", "other"]
+    monkeypatch.setattr(recordings, "CASES_MAX", 1)
+
+    with pytest.raises(CaseError, match="holds 2 cases, at most 1"):
+        list(cases(case.parent))
+
+
+def wrong(*arguments):
+    ended = called("policy", "test", "lab", *arguments)
+    assert (ended.exit_code, "Traceback" in ended.output) == (2, False)
+    return ended.stderr
+
+
+@pytest.mark.parametrize("data", [b"nonce", b"\xff", b"x = " + b"[" * 20_000])
+def test_a_case_that_is_not_toml_is_wrong_usage(case, data):
+    (case / "case.toml").write_bytes(data)
+
+    assert "is not TOML" in wrong(case)
+
+
+def test_a_case_has_a_size(case):
+    data = (case / "case.toml").read_bytes()
+    (case / "case.toml").write_bytes(data + b"#" * (CASE_BYTES_MAX - len(data)))
+    assert cases_of("lab", case)[0] == 0
+
+    (case / "case.toml").write_bytes(data + b"nonce = 'again' #" + b"#" * CASE_BYTES_MAX)
+    assert "is not TOML" in wrong(case)
+
+
+def test_a_file_of_a_case_that_is_not_there_is_named(case):
+    says(case, evidence='["nowhere.bin"]')
+
+    assert "nowhere.bin cannot be read: No such file or directory" in wrong(case)
+
+
+def test_roots_of_a_case_that_are_none_are_named(case):
+    says(case, anchors='"report.bin"')
+
+    assert "report.bin: " in wrong(case)
+
+
+def test_collateral_of_a_case_that_is_no_folder_is_named(case):
+    says(case, collateral='"nowhere"')
+
+    assert "nowhere is no folder" in wrong(case)
+
+
+def test_evidence_of_a_case_that_is_none_is_an_outcome(case):
+    (case / "report.bin").write_bytes(b"nonsense")
+
+    status, found = cases_of("lab", says(case, exit_status="30", reasons='["evidence-malformed"]'))
+
+    assert (status, found["case"]["status"], found["case"]["reasons"]) == (0, "malformed", ["evidence-malformed"])
+
+
+def test_the_table_says_what_was_expected(case):
+    ended = called("policy", "test", "lab", says(case, exit_status="10", reasons='["nonce-mismatch", "chain-root"]'))
+
+    assert ended.exit_code == 1
+    assert "NOT AS EXPECTED: refused chain-root nonce-mismatch" in ended.stdout
+    assert "1 say what to expect, 1 are not so" in ended.stdout
+
+
 # --- policy check -----------------------------------------------------------------------------------------------------
 def test_a_good_policy_is_checked(tmp_path):
     path = tmp_path / "mine.toml"
@@ -182,6 +255,25 @@ def test_a_preflight_takes_no_other_challenge_for_ours():
     )
 
     assert (ended.exit_code, "nonce-mismatch" in ended.stdout) == (10, True)
+
+
+@pytest.mark.parametrize("kept", [{"falls_away"}, {"to_be_fetched"}, set()])
+def test_the_text_of_a_preflight_says_only_what_there_is(kept):
+    files = [GOOD / "report.bin", GOOD / "chain.pem"]
+    document = json.loads(
+        called("verify", *files, "--trust-root", FIXTURES / "pki" / "anchors.pem", "--preflight", "--json").stdout
+    )
+    told = document["preflight"]
+    assert "rim-unavailable" in told["to_be_fetched"]
+    assert told["falls_away"]
+    document["preflight"] = {name: codes if name in kept else [] for name, codes in told.items()}
+
+    text = as_text(document)
+
+    assert "a preflight, no verdict" in text
+    assert (f"falls away then: {', '.join(told['falls_away'])}" in text) == ("falls_away" in kept)
+    fetched = f"rests on documents that an orchestrator fetches itself: {', '.join(told['to_be_fetched'])}"
+    assert (fetched in text) == ("to_be_fetched" in kept)
 
 
 def test_results_are_verified_by_the_same_command():

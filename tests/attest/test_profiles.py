@@ -308,6 +308,15 @@ def test_tokens_of_a_remote_verifier_count_by_their_claims():
         assert judge(claims, scene.bundle, scene.known).strength is Strength.NONE
 
 
+def test_where_a_token_was_refused_nothing_is_missed_for_its_sake():
+    """What a refused token commits to is not known, perhaps through no fault of the node; of a report it is."""
+    known, reports = Presented(tls_spki_sha256=OTHER), (gpu(CALLERS),)
+
+    assert judge((), (Evidence(NVIDIA_NRAS, b"token"),), known) == Binding()
+    assert judge((), (Evidence(NVIDIA_NRAS, b"token"), *reports), known) == Binding()
+    assert judge((), reports, known).mismatch is not None
+
+
 def test_what_is_verified_against_what():
     gpus, both = (gpu(CALLERS),), ours().bundle
     assert to_verify_against(gpus, Presented(nonce=CALLERS)) == CALLERS

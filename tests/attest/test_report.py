@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attest import reasons
 from attest.errors import AttestError, MalformedEvidence
-from attest.nvidia.report import REPORT_BYTES_MAX, parse
+from attest.nvidia.report import REPORT_BYTES_MAX, Field, parse
 from attest.result import Tier
 from nodeprobe.emulator import spdm
 from tests.attest.world import codes
@@ -176,6 +176,7 @@ def test_the_mode_is_what_is_said_clearly(world, spoil, mode):
         (put(spdm.PROJECT_SKU, b"0_0"), "rim-id-malformed"),
         (put(spdm.CHIP_SKU, b"\x1b[2J"), "rim-id-malformed"),
         (put(spdm.CHIP_SKU, b""), "rim-id-malformed"),
+        (put(Field.PDIS, b"12345678"), "report-malformed"),
     ],
 )
 def test_a_signed_field_that_is_none_is_refused(world, spoil, code):

@@ -1,5 +1,6 @@
 """Signed documents: what XML can be abused for, that no abuse takes time or memory, and whatever bytes come."""
 
+import base64
 import re
 import time
 from dataclasses import replace
@@ -7,6 +8,8 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
@@ -14,12 +17,12 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from attest import reasons
-from attest.collateral import Document
+from attest.collateral import CollateralKind, Document, Need
 from attest.errors import AttestError, UntrustedCollateral
 from attest.memo import Memo
 from attest.nvidia import rim as rims
 from attest.result import Tier
-from attest.xmldsig import DOCUMENT_BYTES_MAX
+from attest.xmldsig import DOCUMENT_BYTES_MAX, SignatureMismatch, XmlMalformed, verify
 from nodeprobe.emulator.pki import DIGITAL_SIGNATURE, end_name, rim_profiles
 from tests.attest.world import MADE, MODEL, codes
 
@@ -186,6 +189,9 @@ def _set(name, value):
         pytest.param(after_signing(lambda root: setattr(root[-1][1], "text", "AAAA")), id="signature too short"),
         pytest.param(after_signing(lambda root: setattr(root[-1][1], "text", "ä")), id="signature no base64"),
         pytest.param(after_signing(lambda root: setattr(root[-1], "text", "x")), id="text in Signature"),
+        pytest.param(
+            after_signing(lambda root: etree.SubElement(root[-1][1], f"{DS}Object")), id="an element in SignatureValue"
+        ),
         pytest.param(after_signing(lambda root: setattr(root[-1][2][0][0], "text", "AAAA")), id="no certificate"),
         pytest.param(after_signing(lambda root: root[-1][2][0].clear()), id="no certificates"),
         pytest.param(edited((b"<ds:SignedInfo>", b'<ds:SignedInfo xmlns:ds="urn:x">')), id="prefix bound anew"),
@@ -202,11 +208,68 @@ def test_an_unused_namespace_is_part_of_what_was_signed(world, rim):
     assert refused(world, rim.replace(b"<Payload>", b'<Payload xmlns:u="urn:u">', 1)) is reasons.RIM_DIGEST
 
 
+def test_a_namespace_of_a_relative_name_has_no_canonical_form(world, rim):
+    with pytest.raises(UntrustedCollateral, match="no canonical form") as error:
+        load(world, rim.replace(b"<Payload>", b'<Payload xmlns:u="u">', 1))
+    assert error.value.reason is reasons.RIM_MALFORMED
+
+
 @pytest.mark.parametrize(
     "change", [(b"True", b"&#84;rue"), (b"<Payload>", b"<Payload >"), (b"<Entity ", b"<Entity\n ")]
 )
 def test_another_spelling_of_what_was_signed_is_what_was_signed(world, rim, change):
     assert load(world, rim.replace(*change, 1)).goldens == load(world, rim).goldens
+
+
+def test_a_document_of_nothing_but_its_signature_is_signed_and_no_rim(world):
+    data = world.vbios_rim(before_signing(lambda root: [root.remove(each) for each in list(root)]))
+
+    with pytest.raises(UntrustedCollateral, match="a SWID tag of Entity, Meta and Payload") as error:
+        load(world, data)
+    assert error.value.reason is reasons.RIM_MALFORMED
+
+
+def test_the_size_is_looked_at_before_the_content():
+    with pytest.raises(XmlMalformed, match=f"at most {DOCUMENT_BYTES_MAX}"):
+        verify(b" " * (DOCUMENT_BYTES_MAX + 1), lambda _certificates: None)
+
+
+def test_a_signer_with_another_kind_of_key_signs_nothing(rim):
+    """Whoever authenticates lets it pass here; the signature is still not checked by a key of another kind."""
+    key = rsa.generate_private_key(65537, 2048)
+    builder = x509.CertificateBuilder().subject_name(end_name("x")).issuer_name(end_name("x")).serial_number(1)
+    builder = builder.not_valid_before(MADE).not_valid_after(MADE + timedelta(days=1)).public_key(key.public_key())
+    der = builder.sign(key, SHA384()).public_bytes(Encoding.DER)
+    root = etree.fromstring(rim)
+    root.find(f".//{DS}X509Certificate").text = base64.b64encode(der).decode()
+
+    with pytest.raises(SignatureMismatch, match="not P-384"):
+        verify(etree.tostring(root), lambda _certificates: None)
+
+
+# --- what it is for ---------------------------------------------------------------------------------------------------
+def not_bound(rim, wanted):
+    with pytest.raises(UntrustedCollateral) as error:
+        rims.check(rim, wanted)
+    return error.value.reason is reasons.RIM_BINDING
+
+
+def test_a_rim_is_for_one_product_and_version(world, rim):
+    good = load(world, rim)
+    wanted = rims.Wanted(rims.Role.VBIOS, Need(CollateralKind.NVIDIA_RIM, "x"), MODEL.vbios, rims.DeviceClass.GH100)
+
+    rims.check(good, wanted)
+    assert not_bound(replace(good, product="GB100"), wanted)
+    assert not_bound(replace(good, version=MODEL.vbios + "0"), wanted)
+    assert not_bound(replace(good, signer="CN=a signer of GB100"), wanted)
+
+
+@pytest.mark.parametrize(("role", "version"), [("VBIOS", "550.54"), ("DRIVER", "96.00.9F.00.01")])
+def test_a_version_of_the_other_kind_is_for_nobody(world, rim, role, version):
+    """The version is the wanted one, and the RIM for another role all the same."""
+    wanted = rims.Wanted(rims.Role[role], Need(CollateralKind.NVIDIA_RIM, "x"), version, rims.DeviceClass.GH100)
+
+    assert not_bound(replace(load(world, rim), version=version), wanted)
 
 
 # --- who signed -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Emulator and verifier were written apart, from the same specification, and share
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -16,19 +16,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attest.collateral import Document, Need
+from attest.errors import UntrustedCollateral, UntrustedEvidence
 from attest.evidence import Evidence
+from attest.memo import Memo
 from attest.reasons import CATALOGUE, CHAIN_PROFILE, CHAIN_ROOT, CHAIN_TIME, REVOCATION_NOT_CHECKED, Fault, Reason
-from attest.reasons.snp import SNP_CRL_TIME
-from attest.snp.anchors import AMD, Arks, load_emulated
+from attest.reasons.snp import SNP_CRL_MALFORMED, SNP_CRL_TIME
+from attest.snp import certificates, crl
+from attest.snp.anchors import AMD, ROOTS_BYTES_MAX, Arks, _pinned, load_emulated
 from attest.snp.appraise import appraise_snp
+from attest.snp.chain import verify_authority
 from attest.snp.crl import ENTRIES_MAX
+from attest.snp.product import Product
 from attest.snp.rules import SnpRules
 from attest.snp.verifier import SnpVerifier
 from attest.verify import Verification, verify
 from nodeprobe.emulator.pki import EmulatorError
 from nodeprobe.emulator.snp import HOST_DATA, MEASUREMENT, EmulatedSnp
 from nodeprobe.emulator.snp_defects import SNP_DEFECTS
-from nodeprobe.emulator.snp_pki import PRODUCTS, SnpPki, revocation_list
+from nodeprobe.emulator.snp_pki import PRODUCTS, SnpPki, pss, revocation_list
+from tests.attest.responders import content, element, elements
 
 MADE = datetime(2030, 1, 1, 12, tzinfo=UTC)
 AT = datetime(2030, 1, 2, tzinfo=UTC)
@@ -254,6 +260,80 @@ def test_an_authority_may_not_stand_in_for_a_signing_key(guest: EmulatedSnp, ver
     chain = guest.documents()["vcek/v1/Milan/cert_chain"]
 
     assert failing(concluded(guest, verifier, evidence=replace(good, certificates=chain))) == {CHAIN_PROFILE}
+
+
+def resigned(pki: SnpPki, edit: Callable[[bytes], bytes]) -> bytes:
+    """The certificate of the authority of chip keys, DER, with what is signed changed and signed anew by the root."""
+    certificate = pki.ask.certificate
+    der, tbs = certificate.public_bytes(Encoding.DER), certificate.tbs_certificate_bytes
+    between = der[4 + len(tbs) : -len(certificate.signature)]
+    changed = edit(tbs)
+    assert len(changed) == len(tbs)
+    return der[:4] + changed + between + pss(pki.ark.key, changed)
+
+
+def authority_refused(pki: SnpPki, der: bytes) -> UntrustedEvidence:
+    with pytest.raises(UntrustedEvidence) as refused:
+        verify_authority(certificates.load(der), load_emulated(pki.anchors.read_bytes()), Memo(1))
+    return refused.value
+
+
+def test_an_authority_that_is_signed_anew_is_still_one(pki: SnpPki):
+    der = resigned(pki, lambda tbs: tbs)
+
+    authority = verify_authority(certificates.load(der), load_emulated(pki.anchors.read_bytes()), Memo(1))
+
+    assert (str(authority.ark.product), str(authority.signing_key)) == ("Milan", "vcek")
+
+
+def test_a_critical_extension_of_an_authority_that_nobody_understands_is_refused(pki: SnpPki):
+    """Its key identifier, turned into an extension of another name that must be understood."""
+    known, other = bytes.fromhex("0603551d0e0416"), bytes.fromhex("0603551d7e0101ff0413")
+
+    def critical(tbs: bytes) -> bytes:
+        at = tbs.index(known)
+        return tbs[:at] + other + tbs[at + len(other) :]
+
+    refused = authority_refused(pki, resigned(pki, critical))
+
+    assert (refused.reason, refused.found) == (CHAIN_PROFILE, "critical extension 2.5.29.126")
+
+
+def test_an_authority_whose_name_cannot_be_read_has_none(pki: SnpPki):
+    refused = authority_refused(pki, resigned(pki, lambda tbs: tbs.replace(b"SEV-Milan", b"SEV-\xff\xfe\xff\xfe\xff")))
+
+    assert (refused.reason, refused.found) == (CHAIN_PROFILE, "an authority named ")
+
+
+@pytest.mark.parametrize(("ends", "holds"), [(True, True), (False, False)])
+def test_a_list_without_an_end_is_none(pki: SnpPki, ends: bool, holds: bool):
+    window = (MADE, MADE + timedelta(days=30))
+    parsed = x509.load_der_x509_crl(revocation_list(pki.ark, pki.ark.certificate.subject, window))
+    version, algorithm, issuer, begins, *rest = elements(content(parsed.tbs_certlist_bytes))
+    signed = element(0x30, version, algorithm, issuer, begins, *(rest if ends else rest[1:]))
+    document = Document.of(element(0x30, signed, algorithm, element(0x03, b"\0" + pss(pki.ark.key, signed))))
+    chain = certificates.load(resigned(pki, lambda tbs: tbs))
+    authority = verify_authority(chain, load_emulated(pki.anchors.read_bytes()), Memo(1))
+
+    if holds:
+        assert crl.check(document, authority, now=AT, known=Memo(1)).not_after == window[1]
+        return
+    with pytest.raises(UntrustedCollateral, match="a list without next update") as refused:
+        crl.check(document, authority, now=AT, known=Memo(1))
+    assert refused.value.reason is SNP_CRL_MALFORMED
+
+
+def test_a_pinned_key_that_does_not_fit_its_fingerprint_stops_the_program():
+    with pytest.raises(ValueError, match="fingerprint"):
+        _pinned(Product.MILAN, f"{AMD.amd_ark[1].key.public_numbers().n:x}", AMD.amd_ark[0].spki_sha256)
+
+
+def test_a_file_of_roots_has_a_size(pki: SnpPki):
+    pem = pki.anchors.read_bytes()
+
+    assert len(load_emulated(pem.ljust(ROOTS_BYTES_MAX, b"\n"))) == 1
+    with pytest.raises(ValueError, match=f"at most {ROOTS_BYTES_MAX} bytes"):
+        load_emulated(pem.ljust(ROOTS_BYTES_MAX + 1, b"\n"))
 
 
 def test_reserved_security_versions_may_be_absent_from_a_certificate(guest: EmulatedSnp, verifier: SnpVerifier):

@@ -226,6 +226,19 @@ def test_no_evidence_is_no_claim():
 
 
 # --- one verifier for many --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("vendors", ["nvidia_device", "nvidia_rim"])
+def test_a_vendors_device_is_not_measured_by_an_emulators_manifest_nor_the_other_way_round(
+    world, good, monkeypatch, vendors
+):
+    """One of the emulator's two roots is taken for the vendor's."""
+    (root,) = getattr(world.anchors, vendors)
+    monkeypatch.setattr("attest.anchors.VENDOR_FINGERPRINTS", frozenset({root.spki_sha256}))
+
+    (refusal,) = world.verify(good).refusals
+
+    assert (refusal.device, refusal.reason) == (0, reasons.ROOTS_MIXED)
+
+
 def test_a_bad_device_never_reports_its_predecessors_success(world):
     verifier = world.verifier()
     good, bad = world.gpu("gpu-0"), world.gpu("gpu-0").spoiled("measurement-changed")
