@@ -39,7 +39,7 @@ for _command in (policy, result, completion("attest")):
 @click.option(
     "--collateral",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with RIMs: <RIM id>.xml, or any names; recognised by content.",
+    help="Folder with RIMs, OCSP answers, Intel's documents, or an export: recognised by content or manifest.",
 )
 @click.option(
     "--policy", "policy_name", default="production", show_default=True, help="strict, production, lab or a TOML file."
